@@ -1,0 +1,60 @@
+"""Public files at pinned revisions, checked before anything reads them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+RELATE_REVISION = "05935d968f7c4029b8a235b82425c4d2919faf69"
+RELATE_URL = f"https://raw.githubusercontent.com/sarulab-speech/RELATE/{RELATE_REVISION}/scores/REL.csv"
+RELATE_SHA256 = "cea68d02735ac13a5cc3a05fafb4bc07a0342815c6a75fbf64284e39271c5dcd"
+
+
+class DownloadError(OSError):
+    """A file could not be fetched, or is not the file that was asked for; the message says how to bring it by hand."""
+
+
+def sha256_of(path: str | os.PathLike) -> str:
+    """SHA-256 of a file's content, in hex."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fetch_ratings(
+    folder: str | os.PathLike, url: str = RELATE_URL, sha256: str = RELATE_SHA256, timeout_seconds: float = 20
+) -> Path:
+    """Bring RELATE's scores/REL.csv (3.4 MB) below `folder`, unless the very file is there already.
+
+    Returns:
+        The path of the file; its content has the expected checksum.
+
+    Raises:
+        DownloadError: no network, a broken download, or another content than expected. Nothing is left behind.
+    """
+    target = Path(folder) / "scores" / "REL.csv"
+    by_hand = (
+        f"Copy RELATE's scores/REL.csv (github.com/sarulab-speech/RELATE, commit {RELATE_REVISION[:12]}) into a folder "
+        "and set HUMANCLAP_RELATE to the folder above scores/"
+    )
+    if target.is_file():
+        if sha256_of(target) == sha256:
+            return target
+        raise DownloadError(f"{target} is not the file that was published (sha256 differs). Remove it. {by_hand}")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    try:
+        with urllib.request.urlopen(url, timeout=timeout_seconds) as source, part.open("wb") as file:
+            shutil.copyfileobj(source, file)
+        found = sha256_of(part)
+        if found != sha256:
+            raise DownloadError(f"{url} has sha256 {found}, expected {sha256}. {by_hand}")
+        os.replace(part, target)
+    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
+        raise DownloadError(f"{url} could not be fetched: {error}. {by_hand}") from error
+    finally:
+        part.unlink(missing_ok=True)
+    return target

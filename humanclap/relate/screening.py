@@ -1,0 +1,86 @@
+"""Who can be trusted: listeners judged by the mismatched pairs (anchors) that each of them rated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import pandas as pd
+
+
+@dataclass(frozen=True)
+class Screening:
+    """What is left when listeners are screened by their anchors.
+
+    Attributes:
+        ratings: the kept listeners' ratings, anchors left out; columns of `load_ratings`.
+        kept, removed: listener ids, sorted.
+        anchor_means: each listener's mean anchor rating (0-10), indexed by listener id.
+        max_anchor_mean: the threshold; a listener above it is removed.
+    """
+
+    ratings: pd.DataFrame = field(repr=False)
+    kept: tuple[str, ...] = field(repr=False)
+    removed: tuple[str, ...] = field(repr=False)
+    anchor_means: pd.Series = field(repr=False)
+    max_anchor_mean: float
+
+    def counts(self) -> pd.DataFrame:
+        """Ratings, pairs and listeners left: one row for each split, and "all"."""
+        parts = {split: self.ratings[self.ratings["split"] == split] for split in ("train", "test")}
+        return pd.DataFrame(
+            {
+                name: {
+                    "ratings": len(part),
+                    "pairs": len(part[["audio", "text"]].drop_duplicates()),
+                    "listeners": part["listener"].nunique(),
+                }
+                for name, part in {**parts, "all": self.ratings}.items()
+            }
+        ).T.rename_axis("split")
+
+    def __str__(self) -> str:
+        return (
+            f"mean anchor rating <= {self.max_anchor_mean:g}: {len(self.kept)} listeners kept, "
+            f"{len(self.removed)} removed, {len(self.ratings):,} ratings left"
+        )
+
+
+def anchor_means(ratings: pd.DataFrame) -> pd.Series:
+    """Mean rating (0-10) that each listener gave to the anchors, indexed by listener id.
+
+    Raises:
+        ValueError: a listener without anchors, who cannot be judged by them.
+    """
+    listeners = ratings["listener"].unique()
+    means = ratings[ratings["is_anchor"]].groupby("listener")["rating"].mean()
+    without = sorted(set(listeners) - set(means.index))
+    if without:
+        raise ValueError(
+            f"{len(without)} of {len(listeners)} listeners have no anchor ratings, so they cannot be screened by them "
+            f"(first: {', '.join(without[:3])}). Pass all ratings of load_ratings, anchors included, or leave these out"
+        )
+    return means.rename("anchor_mean").sort_index()
+
+
+def screen_listeners(ratings: pd.DataFrame, max_anchor_mean: float = 2.0) -> Screening:
+    """Remove the listeners whose mean anchor rating is above `max_anchor_mean` (paper, section II-B), and all anchors.
+
+    Args:
+        ratings: DataFrame of `load_ratings`, anchors included.
+        max_anchor_mean: 0-10; the paper's value is 2. 10 keeps everybody.
+
+    Raises:
+        ValueError: a threshold outside 0-10; a listener without anchors.
+    """
+    try:
+        limit = float(max_anchor_mean)
+    except (TypeError, ValueError):
+        limit = math.nan
+    if not 0 <= limit <= 10:
+        raise ValueError(f"max_anchor_mean is {max_anchor_mean!r}; allowed is a number from 0 to 10 (the paper: 2)")
+    means = anchor_means(ratings)
+    kept = means.index[means <= limit]
+    left = ratings[ratings["listener"].isin(kept) & ~ratings["is_anchor"]].reset_index(drop=True)
+    removed = means.index.difference(kept)
+    return Screening(left, tuple(kept), tuple(removed), means, limit)
