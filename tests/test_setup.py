@@ -1,0 +1,95 @@
+"""What a fresh machine installs is declared, pinned and the same everywhere."""
+
+from __future__ import annotations
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parent.parent
+MISSION = "jupyterlab torch laion-clap msclap torchaudio numpy pandas scipy seaborn papermill".split()
+NAMES = {"yaml": "pyyaml", "huggingface-hub": "huggingface-hub", "ipython": "ipykernel"}  # import -> distribution
+
+
+@pytest.fixture(scope="module")
+def project():
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def distributions(requirements):
+    return {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in requirements}
+
+
+def test_the_ten_packages_of_the_mission_are_declared(project):
+    assert set(MISSION) <= distributions(project["dependencies"])
+
+
+def imported(folder):
+    """Top-level names of everything that the Python files and notebooks of a folder import."""
+    names = set()
+    for path in sorted((PROJECT / folder).rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                names |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                names.add(node.module.split(".")[0])
+    return names - set(sys.stdlib_module_names) - {"humanclap"}
+
+
+@pytest.mark.parametrize("folder", ["humanclap", "benchmarks"])
+def test_every_package_that_is_imported_is_declared(project, folder):
+    declared = distributions(project["dependencies"])
+    found = {name.lower().replace("_", "-") for name in imported(folder)}
+    assert {NAMES.get(name, name) for name in found} <= declared
+
+
+def test_the_constraints_pin_every_declared_package(project):
+    lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", pin) for pin in pins)
+    wanted = distributions(project["dependencies"] + project["optional-dependencies"]["dev"])
+    assert wanted <= distributions(pins)
+
+
+def test_the_conda_environment_leaves_every_version_to_the_constraints():
+    environment = yaml.safe_load((PROJECT / "environment.yml").read_text(encoding="utf-8"))
+    python, pip, packages = environment["dependencies"]
+    assert re.fullmatch(r"python=3\.1[12]", python) and pip == "pip"
+    assert packages == {"pip": ["-c constraints.txt", "-e .[dev]"]}
+    assert "-c constraints.txt -e '.[dev]'" in (PROJECT / "Makefile").read_text(encoding="utf-8")
+
+
+def test_importing_humanclap_loads_nothing_heavy():
+    heavy = "torch transformers pandas scipy numpy matplotlib seaborn laion_clap msclap librosa".split()
+    code = f"import sys, humanclap; print([name for name in {heavy!r} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_every_public_name_loads_and_another_is_refused():
+    import humanclap
+
+    assert {"relate", "losses", "evaluate", "plots", "load_clap", "clap_score", "score_pairs"} <= set(humanclap.__all__)
+    for name in humanclap.__all__:
+        assert getattr(humanclap, name) is not None and name in dir(humanclap)
+    with pytest.raises(AttributeError, match="no 'clapscore'. Available: relate"):
+        humanclap.clapscore
+
+
+def test_an_unsupported_python_gets_one_line_that_says_what_to_do(tmp_path):
+    old = tmp_path / "python3.9"
+    old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo Python 3.9.1 && exit 0\nexit 1\n')
+    old.chmod(0o755)
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_bytes((PROJECT / name).read_bytes())
+    run = subprocess.run(["make", "-C", tmp_path, "demo", f"PYTHON={old}"], capture_output=True, text=True)
+    assert run.returncode != 0
+    said = [line for line in run.stdout.splitlines() if "humanclap needs" in line]
+    assert said == [
+        f"humanclap needs Python 3.11 or 3.12 (found: Python 3.9.1); install one and run: make demo PYTHON=/path/to/python3.11"
+    ]
