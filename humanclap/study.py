@@ -106,7 +106,7 @@ class Study:
         """
         path = self.folder / "figures" / f"{self.notebook[:2]}_{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.text(0.995, 0.002, f"data: {label}", ha="right", va="bottom", fontsize=7, color="0.4")
+        figure.text(1, -0.035, f"data: {label}", ha="right", va="top", fontsize=7, color="0.4")
         figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
         return path
 

@@ -92,7 +92,7 @@ def test_notebook_02_gives_the_real_counts_and_a_stricter_rule_gives_others(scre
 
 @pytest.mark.slow
 def test_notebook_02_says_the_documented_agreement_and_floor(screened):
-    ceilings = pd.read_csv(screened[2.0] / "02_ceilings.csv").set_index("part")
+    ceilings = pd.read_csv(screened[2.0] / "02_ceilings.csv").set_index("subset")
     assert ceilings.loc["all", "reliability"] == pytest.approx(0.64, abs=0.01)
     headline = pd.read_csv(screened[2.0] / "02_relate_screening_headline.csv").set_index("what")["here"]
     assert headline["data"] == "RELATE ratings"

@@ -20,7 +20,7 @@ def scale_use(ratings: pd.DataFrame) -> Figure:
         ratings: DataFrame of `load_ratings`.
     """
     figure, axes = new_figure(7.2, 2.8, columns=2, sharex=True, sharey=True)
-    parts = (("Matched pairs", ~ratings["is_anchor"], "blue"), ("Anchors (mismatched on purpose)", ratings["is_anchor"], "vermilion"))
+    parts = (("Matched pairs", ~ratings["is_anchor"], "blue"), ("Anchors (wrong on purpose)", ratings["is_anchor"], "vermilion"))
     for axis, (title, rows, colour) in zip(axes, parts):
         share = ratings.loc[rows, "rating"].value_counts(normalize=True).reindex(range(11), fill_value=0)
         strength = [1.0 if rating in LABELLED else 0.4 for rating in share.index]
@@ -43,7 +43,7 @@ def anchor_means(means: pd.Series, max_anchor_mean: float) -> Figure:
         max_anchor_mean: the threshold.
     """
     figure, axis = new_figure(6, 2.8)
-    edges = np.arange(0, 10.5, 1 / 3)
+    edges = np.arange(-1 / 6, 10.4, 1 / 3)  # means of three ratings, each in the middle of its bin
     removed = means > max_anchor_mean
     axis.hist(
         [means[~removed], means[removed]],
@@ -58,7 +58,7 @@ def anchor_means(means: pd.Series, max_anchor_mean: float) -> Figure:
     axis.annotate(
         f"threshold {max_anchor_mean:g}", (max_anchor_mean, axis.get_ylim()[1]), (4, -8), textcoords="offset points", fontsize=8
     )
-    axis.set(title="What the anchors catch", xlabel="listener's mean anchor rating", ylabel="listeners", xlim=(0, 10))
+    axis.set(title="What the anchors catch", xlabel="listener's mean anchor rating", ylabel="listeners", xlim=(-0.3, 10.3))
     axis.legend(title="listeners")
     axis.grid(axis="x", visible=False)
     return figure
@@ -69,21 +69,23 @@ def screening_curve(curve: pd.DataFrame, max_anchor_mean: float) -> Figure:
     """What is left, and how well the rest agree, as the threshold moves.
 
     Args:
-        curve: one row a threshold: `max_anchor_mean`, `listeners`, `ratings`, `pairs` (shares of all, 0-1) and
-            `reliability` with `reliability_low`, `reliability_high`.
+        curve: one row a threshold: `max_anchor_mean`, `ratings`, `pairs` (shares of all, 0-1), `single_rating`
+            (reliability of one rating) and `reliability` (of the mean) with `reliability_low`, `reliability_high`.
         max_anchor_mean: the threshold in use, marked.
     """
     figure, (left, right) = new_figure(7.2, 2.9, columns=2, sharex=True)
-    for column, colour in (("pairs", "green"), ("listeners", "blue"), ("ratings", "orange")):
+    for column, colour in (("pairs", "green"), ("ratings", "orange")):
         left.plot(curve["max_anchor_mean"], curve[column], marker="o", markersize=3, color=COLOURS[colour], label=column)
     left.set(title="What is left", ylabel="share of the file", xlabel="threshold on the mean anchor rating", ylim=(0, 1.03))
     left.yaxis.set_major_formatter(PercentFormatter(1))
     left.legend()
-    right.plot(curve["max_anchor_mean"], curve["reliability"], marker="o", markersize=3, color=COLOURS["purple"])
+    for column, name, colour in (("reliability", "of the mean rating", "purple"), ("single_rating", "of a single rating", "blue")):
+        right.plot(curve["max_anchor_mean"], curve[column], marker="o", markersize=3, color=COLOURS[colour], label=name)
     right.fill_between(
         curve["max_anchor_mean"], curve["reliability_low"], curve["reliability_high"], color=COLOURS["purple"], alpha=0.2, linewidth=0
     )
-    right.set(title="How well the rest agree", xlabel="threshold on the mean anchor rating", ylabel="reliability of the mean, 95 %")
+    right.set(title="How well the rest agree", xlabel="threshold on the mean anchor rating", ylabel="reliability", ylim=(0, 1))
+    right.legend()
     for axis in (left, right):
         axis.axvline(max_anchor_mean, color="0.2", linestyle="--", linewidth=1)
     return figure
@@ -94,16 +96,16 @@ def agreement_by_system(ceilings: pd.DataFrame) -> Figure:
     """The LCC ceiling of each part of the test pairs, with its 95 % interval and the number of pairs.
 
     Args:
-        ceilings: one row a part: `part`, `n_pairs`, `lcc_ceiling`, `lcc_ceiling_low`, `lcc_ceiling_high`.
+        ceilings: table of `evaluate.ceiling_table`: `subset`, `n_pairs`, `lcc_ceiling`, `lcc_ceiling_low`, `lcc_ceiling_high`.
     """
     figure, axis = new_figure(6, 0.6 + 0.36 * len(ceilings))
     rows = np.arange(len(ceilings))[::-1]
-    colours = [COLOURS["grey"] if part in ("all", "synthesized") else COLOURS["blue"] for part in ceilings["part"]]
+    colours = [COLOURS["grey"] if part in ("all", "synthesized") else COLOURS["blue"] for part in ceilings["subset"]]
     axis.hlines(rows, ceilings["lcc_ceiling_low"], ceilings["lcc_ceiling_high"], color=colours, linewidth=2)
     axis.scatter(ceilings["lcc_ceiling"], rows, color=colours, s=34, zorder=3)
     for row, value in zip(rows, ceilings["lcc_ceiling"]):
         axis.annotate(f"{value:.2f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-    names = [f"{SYSTEM_NAMES.get(part, part)}, n = {n:,}" for part, n in zip(ceilings["part"], ceilings["n_pairs"])]
+    names = [f"{SYSTEM_NAMES.get(part, part)}, n = {n:,}" for part, n in zip(ceilings["subset"], ceilings["n_pairs"])]
     axis.set(
         title="The best correlation that any score could reach",
         xlabel="LCC of a perfect predictor with the mean rating (95 % interval)",
@@ -124,7 +126,7 @@ def floor_and_ceiling(marks: pd.DataFrame) -> Figure:
     """
     colours = {"floor": COLOURS["orange"], "paper": COLOURS["blue"], "people": COLOURS["green"]}
     names = {"floor": "never listens", "paper": "CLAPScore, as the paper reports it (its own pairs)", "people": "people"}
-    figure, axis = new_figure(7, 0.9 + 0.34 * len(marks))
+    figure, axis = new_figure(7, 1.2 + 0.36 * len(marks))
     rows = np.arange(len(marks))[::-1]
     for kind, colour in colours.items():
         mine = (marks["kind"] == kind).to_numpy()
@@ -141,5 +143,5 @@ def floor_and_ceiling(marks: pd.DataFrame) -> Figure:
         ylim=(-0.7, len(marks) - 0.3),
     )
     axis.grid(axis="y", visible=False)
-    axis.legend(loc="lower right")
+    figure.legend(loc="outside lower center", ncols=3)
     return figure

@@ -1,7 +1,7 @@
 """RELATE's human ratings: load, screen, aggregate, split (section II-B of the paper)."""
 
 from .listeners import QUESTIONS, load_listeners
-from .pairs import aggregate_pairs, published_pairs, split_train_validation
+from .pairs import aggregate_pairs, published_pairs, published_ratings, split_train_validation
 from .ratings import RELATE_SPLITS, SPLITS, SYSTEMS, RatingsError, load_ratings
 from .screening import Screening, anchor_means, screen_listeners
 
@@ -17,6 +17,7 @@ __all__ = [
     "load_listeners",
     "load_ratings",
     "published_pairs",
+    "published_ratings",
     "screen_listeners",
     "split_train_validation",
 ]
