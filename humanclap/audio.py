@@ -1,0 +1,113 @@
+"""Audio files to what a model hears: decoded, one channel, the model's sample rate, a fixed window."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+MIN_SECONDS = 0.05
+"""Shortest clip that is accepted. A shorter one, repeated to fill a window, becomes a tone above 20 Hz."""
+
+
+class AudioError(ValueError):
+    """An audio file that cannot be used: `path` is the file, `reason` says why, in one line."""
+
+    def __init__(self, path: str | os.PathLike, reason: str):
+        super().__init__(path, reason)  # both as arguments, so that the error survives pickling
+        self.path = os.fspath(path)
+        self.reason = reason
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.reason}"
+
+
+def load_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+    """Read a file as one channel at `sample_rate` (Hz): float32 `[T]`, full scale ±1.
+
+    Any format that libsndfile reads (WAV, FLAC, OGG, MP3, ...). Channels are averaged first; another rate is
+    resampled with soxr HQ to ceil(n · sample_rate / file rate) samples, which is what `librosa.load`, and so
+    laion-clap, does. Digital silence is audio and is returned: a system that generates nothing must be
+    scored on it. Raises AudioError (a ValueError) with path and reason for a file that is missing, a
+    folder, empty, not audio, shorter than MIN_SECONDS, or holds NaN or infinity; ValueError for a sample_rate
+    that is no positive whole number.
+    """
+    if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
+        raise ValueError(f"sample_rate is {sample_rate!r}; it must be a positive whole number of Hz")
+    samples, file_rate = _decode(path)
+    if len(samples) == 0:
+        raise AudioError(path, "the file holds no samples")
+    if len(samples) < MIN_SECONDS * file_rate:
+        seconds = len(samples) / file_rate
+        raise AudioError(path, f"too short: {seconds:.3f} s, at least {MIN_SECONDS} s is needed")
+    if not np.isfinite(samples).all():
+        raise AudioError(path, "the samples hold NaN or infinity")
+    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
+    return _resample(mono, file_rate, int(sample_rate))
+
+
+def window(waveform: np.ndarray, n_samples: int, policy: str = "first") -> np.ndarray:
+    """Cut or fill `waveform` `[T]` to exactly `[n_samples]`, the same way at every call.
+
+    A longer clip is cut by `policy`: "first" keeps its beginning, "center" its middle. A shorter one is
+    filled as the LAION models were trained ("repeat-pad"): repeated floor(n_samples / T) times, then zeros.
+    Raises ValueError for an unknown policy (it lists the known), an empty clip or n_samples < 1.
+    """
+    if policy not in _CUTS:
+        raise ValueError(f"unknown window {policy!r}; known: {', '.join(WINDOWS)}")
+    if n_samples < 1:
+        raise ValueError(f"n_samples is {n_samples!r}; a window needs at least 1 sample")
+    length = len(waveform)
+    if waveform.ndim != 1 or length == 0:
+        raise ValueError(f"the waveform has shape {list(waveform.shape)}; it must be [T] with T >= 1")
+    if length > n_samples:
+        start = _CUTS[policy](length - n_samples)
+        return waveform[start : start + n_samples]
+    repeated = np.tile(waveform, n_samples // length)
+    return np.pad(repeated, (0, n_samples - len(repeated)))
+
+
+# Each policy gives the start of the window from the number of samples that do not fit.
+_CUTS: dict[str, Callable[[int], int]] = {
+    "first": lambda overflow: 0,
+    "center": lambda overflow: overflow // 2,
+}
+WINDOWS = tuple(_CUTS)
+"""The window policies that every model takes."""
+
+
+def _decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """All samples of a file, float32 `[T, channels]`, and its rate in Hz."""
+    import soundfile  # on use, and soxr too: a machine that trains on stored features may have neither
+
+    file = Path(path)
+    try:
+        size = file.stat().st_size
+    except OSError as error:
+        reason = "file not found" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
+        raise AudioError(path, reason) from error
+    if not file.is_file():
+        raise AudioError(path, "not a file")
+    if size == 0:
+        raise AudioError(path, "the file is empty (0 bytes)")
+    try:
+        return soundfile.read(file, dtype="float32", always_2d=True)
+    except (soundfile.SoundFileError, OSError, TypeError) as error:
+        # TypeError: soundfile takes ".raw" for headerless samples and asks for their rate. libsndfile's own
+        # text begins with the path, which AudioError carries already.
+        detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        raise AudioError(path, f"not readable as audio ({detail})") from error
+
+
+def _resample(mono: np.ndarray, file_rate: int, sample_rate: int) -> np.ndarray:
+    if file_rate == sample_rate:
+        return mono
+    import soxr
+
+    n_samples = math.ceil(len(mono) * (sample_rate / file_rate))
+    resampled = soxr.resample(mono, file_rate, sample_rate, quality="HQ")[:n_samples]
+    # soxr may return one sample less than librosa, which then fills with zero; so do we.
+    return np.pad(resampled, (0, n_samples - len(resampled)))

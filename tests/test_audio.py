@@ -1,0 +1,174 @@
+"""Decoding, mixing, resampling and windows: equal to librosa's, and every bad file named with its reason."""
+
+from __future__ import annotations
+
+import os
+import pickle
+
+import librosa
+import numpy as np
+import pytest
+import soundfile
+
+from humanclap import audio
+from humanclap.audio import AudioError, load_audio, window
+
+
+@pytest.fixture
+def noise(tmp_path):
+    """Writes a noise file of so many seconds and returns its path and samples."""
+
+    def write(name="noise.wav", rate=16_000, seconds=0.5, channels=1, **settings):
+        rng = np.random.default_rng(7)
+        shape = (round(rate * seconds), channels) if channels > 1 else round(rate * seconds)
+        samples = rng.uniform(-0.5, 0.5, shape)
+        soundfile.write(tmp_path / name, samples, rate, **settings)
+        return tmp_path / name, samples
+
+    return write
+
+
+# --- what is read ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["dog.wav", "train.wav"])
+@pytest.mark.parametrize("sample_rate", [48_000, 44_100, 16_000])
+def test_recordings_load_as_librosa_loads_them(recordings, name, sample_rate):
+    expected, _ = librosa.load(recordings / name, sr=sample_rate)
+    waveform = load_audio(recordings / name, sample_rate)
+    assert waveform.dtype == np.float32
+    np.testing.assert_array_equal(waveform, expected)
+
+
+@pytest.mark.parametrize("rate", [8_000, 11_025, 22_050, 44_100, 48_000, 96_000])
+@pytest.mark.parametrize("channels", [1, 2, 5])
+def test_any_rate_and_channels_load_as_librosa_loads_them(noise, rate, channels):
+    path, _ = noise(rate=rate, seconds=0.3337, channels=channels)
+    expected, _ = librosa.load(path, sr=44_100)
+    np.testing.assert_array_equal(load_audio(path, 44_100), expected)
+
+
+def test_stereo_is_the_mean_of_its_channels(noise):
+    path, samples = noise(channels=2, subtype="FLOAT")
+    np.testing.assert_allclose(load_audio(path, 16_000), samples.mean(axis=1), atol=1e-7)
+
+
+def test_resampling_keeps_a_tone_where_it_is(tmp_path):
+    seconds, frequency = 1.0, 1_000.0
+    at = {rate: np.sin(2 * np.pi * frequency * np.arange(rate * seconds) / rate) for rate in (8_000, 48_000)}
+    soundfile.write(tmp_path / "tone.wav", at[8_000], 8_000, subtype="FLOAT")
+    waveform = load_audio(tmp_path / "tone.wav", 48_000)
+    middle = slice(4_800, -4_800)  # away from the edges, where the filter sees silence
+    np.testing.assert_allclose(waveform[middle], at[48_000][middle], atol=1e-3)
+
+
+def test_flac_and_str_paths_are_read(noise):
+    path, samples = noise("noise.flac")
+    np.testing.assert_allclose(load_audio(str(path), 16_000), samples, atol=1e-4)
+
+
+def test_digital_silence_is_audio(tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(8_000), 16_000)
+    assert not load_audio(tmp_path / "silence.wav", 48_000).any()
+
+
+# --- what is refused ------------------------------------------------------------------------------------
+
+
+def _text(path):
+    path.write_text("this is a caption and no audio at all")
+
+
+def _nan(path):
+    samples = np.zeros(16_000)
+    samples[123] = np.nan
+    soundfile.write(path, samples, 16_000, subtype="FLOAT")
+
+
+def _infinite(path):
+    soundfile.write(path, np.full((16_000, 2), np.inf), 16_000, subtype="FLOAT")
+
+
+BAD_FILES = {
+    "missing": (lambda path: None, "file not found"),
+    "folder": (lambda path: path.mkdir(), "not a file"),
+    "empty": (lambda path: path.touch(), r"empty \(0 bytes\)"),
+    "text": (_text, "not readable as audio"),
+    "header only": (lambda path: path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt "), "not readable as audio"),
+    "no samples": (lambda path: soundfile.write(path, np.zeros(0), 16_000), "no samples"),
+    "10 ms": (lambda path: soundfile.write(path, np.ones(160), 16_000), "too short: 0.010 s"),
+    "NaN": (_nan, "NaN or infinity"),
+    "infinite": (_infinite, "NaN or infinity"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_FILES)
+def test_a_bad_file_is_named_with_its_reason(tmp_path, kind):
+    write, reason = BAD_FILES[kind]
+    path = tmp_path / "bad.wav"
+    write(path)
+    with pytest.raises(AudioError, match=reason) as caught:
+        load_audio(path, 48_000)
+    assert caught.value.path == os.fspath(path) and str(path) in str(caught.value)
+    assert str(path) not in caught.value.reason and "\n" not in caught.value.reason
+    assert isinstance(caught.value, ValueError)
+
+
+def test_headerless_samples_are_refused_as_audio(tmp_path):
+    (tmp_path / "clip.raw").write_bytes(bytes(32_000))
+    with pytest.raises(AudioError, match="not readable as audio"):
+        load_audio(tmp_path / "clip.raw", 48_000)
+
+
+def test_the_shortest_clip_is_as_stated(tmp_path):
+    n = round(audio.MIN_SECONDS * 16_000)
+    soundfile.write(tmp_path / "enough.wav", np.ones(n), 16_000)
+    soundfile.write(tmp_path / "short.wav", np.ones(n - 1), 16_000)
+    assert len(load_audio(tmp_path / "enough.wav", 16_000)) == n
+    with pytest.raises(AudioError, match="too short"):
+        load_audio(tmp_path / "short.wav", 16_000)
+
+
+def test_the_error_survives_a_trip_between_processes():
+    error = pickle.loads(pickle.dumps(AudioError("a.wav", "file not found")))
+    assert (error.path, error.reason, str(error)) == ("a.wav", "file not found", "a.wav: file not found")
+
+
+@pytest.mark.parametrize("bad", [0, -1, 44_100.5, True])
+def test_a_bad_sample_rate_is_refused(noise, bad):
+    with pytest.raises(ValueError, match="sample_rate"):
+        load_audio(noise()[0], bad)
+
+
+# --- windows --------------------------------------------------------------------------------------------
+
+
+def test_a_long_clip_is_cut_by_policy():
+    waveform = np.arange(11.0)
+    assert window(waveform, 4, "first").tolist() == [0, 1, 2, 3]
+    assert window(waveform, 4, "center").tolist() == [3, 4, 5, 6]
+    assert window(waveform, 4).tolist() == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize("policy", audio.WINDOWS)
+def test_a_short_clip_is_repeated_whole_and_then_filled_with_zeros(policy):
+    assert window(np.array([1.0, 2, 3]), 8, policy).tolist() == [1, 2, 3, 1, 2, 3, 0, 0]
+    assert window(np.array([1.0, 2, 3]), 5, policy).tolist() == [1, 2, 3, 0, 0]
+    assert window(np.array([1.0, 2, 3]), 3, policy).tolist() == [1, 2, 3]
+
+
+def test_windows_keep_dtype_and_length():
+    for length in (1, 7, 99, 100, 101, 1000):
+        for policy in audio.WINDOWS:
+            cut = window(np.ones(length, dtype=np.float32), 100, policy)
+            assert cut.shape == (100,) and cut.dtype == np.float32
+
+
+def test_bad_windows_are_refused():
+    with pytest.raises(ValueError, match="unknown window 'random'; known: first, center"):
+        window(np.ones(5), 4, "random")
+    with pytest.raises(ValueError, match="n_samples"):
+        window(np.ones(5), 0)
+    for bad in (np.ones(0), np.ones((5, 2))):
+        with pytest.raises(ValueError, match="shape"):
+            window(bad, 4)
