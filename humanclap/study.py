@@ -19,8 +19,7 @@ PROJECT = PACKAGE.parent
 PROFILES = ("demo", "paper")
 REAL, SYNTHETIC = "RELATE ratings", "synthetic"
 README_FIGURES = ("01_scatter", "02_floor_and_ceiling", "03_overview", "03_table_1", "03_scatter", "04_systems")
-BASELINES = ("laion-standin", "msclap-standin")  # of the demo; the rows "laion" and "msclap" of the paper's tables
-PAPER_ROWS = {"laion-standin": "laion", "msclap-standin": "msclap"}
+BASELINES = ("laion-standin", "msclap-standin")
 
 
 class StudyError(RuntimeError):
@@ -87,12 +86,16 @@ class Study:
     notebook: str
     folder: Path
 
-    def save_table(self, table: pd.DataFrame, name: str, index: bool = False) -> Path:
-        """Write a table to `<folder>/tables/<name>.csv`, whole or not at all, and return the path."""
+    def save_table(self, table: pd.DataFrame, name: str, exact: bool = False) -> Path:
+        """Write a table to `<folder>/tables/<name>.csv`, whole or not at all, and return the path.
+
+        Args:
+            exact: keep every digit (scores that another notebook reads), instead of six.
+        """
         path = self.folder / "tables" / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        table.to_csv(part, index=index, float_format="%.6g", lineterminator="\n")
+        table.to_csv(part, index=False, float_format=None if exact else "%.6g", lineterminator="\n")
         os.replace(part, path)
         return path
 
@@ -231,24 +234,54 @@ def read_scores(run: Study, *notebooks: str) -> pd.DataFrame:
         path = run.path(f"tables/{notebook[:2]}_scores.csv")
         if not path.is_file():
             raise StudyError(f"{path} is not there. It comes from notebooks/{notebook}.ipynb: run that first (or make {run.profile})")
-        tables.append(pd.read_csv(path))
+        tables.append(pd.read_csv(path, float_precision="round_trip"))
     return pd.concat(tables, ignore_index=True)
 
 
-def beside_paper(table: pd.DataFrame, paper_table: str) -> pd.DataFrame:
-    """Our cells with the paper's value of the same model, cell and metric in the column `paper` (NaN: it has none)."""
-    values = paper_values(paper_table).rename(columns={"value": "paper"})
-    rows = table.assign(_row=table["model"].replace(PAPER_ROWS))
-    merged = rows.merge(values, how="left", left_on=["_row", "cell", "metric"], right_on=["model", "cell", "metric"], suffixes=("", "_"))
-    return merged.drop(columns=["_row", "model_"])
+def same_pairs(scores: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    """Raise StudyError unless every model in a long score table covers exactly these pairs with these ratings."""
+    key = ["audio", "text", "n_ratings"]
+    wanted = set(map(tuple, pairs[key].to_numpy().tolist()))
+    for model, rows in scores.groupby("model", sort=False):
+        found = set(map(tuple, rows[key].to_numpy().tolist()))
+        if found != wanted:
+            raise StudyError(
+                f"the scores of {model} are of other pairs than this notebook's ({len(found - wanted)} more, "
+                f"{len(wanted - found)} missing): run notebooks 01 and 03 with the same profile, seed and max_anchor_mean"
+            )
 
 
-def paper_values(table: str) -> pd.DataFrame:
-    """The paper's own numbers: table "I", "II" or "III", as columns model, cell, metric, value."""
-    values = pd.read_csv(PACKAGE / "paper.csv")
-    if table not in set(values["table"]):
-        raise ValueError(f"the paper has no table {table!r} here. Available: {', '.join(values['table'].unique())}")
-    return values[values["table"] == table].drop(columns="table").reset_index(drop=True)
+def checkpoints(run: Study) -> dict[str, Path]:
+    """The five checkpoints that notebook 03 has left: loss -> folder.
+
+    Raises:
+        StudyError: one is not there; names the notebook.
+    """
+    from .losses import KINDS
+
+    folders = {kind: run.path(f"human-clap/{kind}/model") for kind in KINDS}
+    missing = [kind for kind, folder in folders.items() if not folder.is_dir()]
+    if missing:
+        raise StudyError(
+            f"no checkpoint of {', '.join(missing)} in {run.path('human-clap')}. "
+            "They come from notebooks/03_human_clap_finetuning.ipynb: run that first"
+        )
+    return folders
+
+
+def wide(table: pd.DataFrame, models: list[str], metric: str = "srcc") -> pd.DataFrame:
+    """A table of the paper from tidy cells: a row a model, two columns a cell, ours with its interval and the paper's."""
+    rows = table[table["metric"] == metric]
+    cells = list(dict.fromkeys(rows["cell"]))
+    ours = [f"{v:.3f} [{lo:.3f}, {hi:.3f}]" for v, lo, hi in zip(rows["value"], rows["low"], rows["high"])]
+    both = {
+        "here": rows.assign(shown=ours).pivot(index="model", columns="cell", values="shown"),
+        "paper": rows.pivot(index="model", columns="cell", values="paper").map(lambda v: "" if pd.isna(v) else f"{v:.3f}"),
+    }
+    sizes = rows.drop_duplicates("cell").set_index("cell")["n"]
+    frame = pd.concat(both, axis=1).swaplevel(axis=1).loc[models, [(cell, side) for cell in cells for side in both]]
+    frame.columns = [f"{cell} (n = {sizes[cell]})" if side == "here" else f"{cell}: paper" for cell, side in frame.columns]
+    return frame.loc[:, [name for name in frame if not (name.endswith(": paper") and (frame[name] == "").all())]]
 
 
 def summary(profile: str) -> str:

@@ -83,26 +83,6 @@ def test_missing_scores_name_the_notebook_that_makes_them(places):
         study.read_scores(run, "03_human_clap_finetuning")
 
 
-def test_the_papers_values_are_those_of_its_tables():
-    one = study.paper_values("I").set_index(["model", "metric"])["value"]
-    assert one["wsce+mae", "srcc"] == 0.457 and one["laion", "mse"] == 0.068 and len(one) == 28
-    two = study.paper_values("II").set_index(["model", "cell"])["value"]
-    assert two["laion", "tango2"] == 0.144 and two["mae", "tango"] == 0.448 and len(two) == 36
-    three = study.paper_values("III").set_index(["model", "cell"])["value"]
-    assert three["laion", "<=5 natural"] == 0.072 and three["wsce+mae", ">5 synthesized"] == 0.408
-    with pytest.raises(ValueError, match="Available: I, II, III"):
-        study.paper_values("IV")
-
-
-def test_the_papers_value_stands_beside_the_same_cell_only():
-    ours = pd.DataFrame(
-        {"model": ["laion-standin", "sce"], "cell": "all", "metric": "srcc", "value": [0.3, 0.2]}
-    )
-    beside = study.beside_paper(ours, "I")
-    assert beside["paper"][0] == 0.280 and np.isnan(beside["paper"][1])
-    assert beside["value"].tolist() == [0.3, 0.2] and list(beside.columns) == [*ours.columns, "paper"]
-
-
 # --- where ratings are found ----------------------------------------------------------------------------------------
 
 
