@@ -9,7 +9,19 @@ import importlib
 
 __version__ = "0.1.0"
 
-_MODULES = ("relate", "losses", "evaluate", "paper", "plots", "finetune", "study", "synthetic", "tiny", "audio", "download")
+_MODULES = (
+    "relate",
+    "losses",
+    "evaluate",
+    "paper",
+    "plots",
+    "finetune",
+    "study",
+    "synthetic",
+    "tiny",
+    "audio",
+    "download",
+)
 _NAMES = {"load_clap": "clap", "clap_score": "losses", "score_pairs": "score"}
 
 __all__ = [*_MODULES, *_NAMES]

@@ -43,7 +43,9 @@ def fetch_ratings(
     if target.is_file():
         if sha256_of(target) == sha256:
             return target
-        raise DownloadError(f"{target} is not the file that was published (sha256 differs). Remove it. {by_hand}")
+        raise DownloadError(
+            f"{target} is not the file that was published (sha256 differs). Remove it. {by_hand}"
+        )
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:

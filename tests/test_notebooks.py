@@ -29,7 +29,9 @@ def parameters(path):
 
 
 def test_there_are_notebooks_and_they_are_numbered_in_order():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)]
+    assert [path.name[:2] for path in NOTEBOOKS] == [
+        f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)
+    ]
     assert NOTEBOOKS
 
 
@@ -57,7 +59,16 @@ def test_every_parameter_of_the_demo_profile_is_one_of_the_notebook_with_the_sam
 
 
 def papermill(notebook, runs, *arguments, **environment):
-    command = [sys.executable, "-m", "papermill", "--no-progress-bar", "--log-level", "ERROR", notebook, runs / "executed.ipynb"]
+    command = [
+        sys.executable,
+        "-m",
+        "papermill",
+        "--no-progress-bar",
+        "--log-level",
+        "ERROR",
+        notebook,
+        runs / "executed.ipynb",
+    ]
     command += ["-f", PROJECT / "notebooks" / "profiles" / "demo.yaml", *arguments]
     runs.mkdir(parents=True, exist_ok=True)
     variables = {**os.environ, "HUMANCLAP_RUNS": str(runs), **environment}
@@ -100,7 +111,9 @@ def test_notebook_02_says_the_documented_agreement_and_floor(screened):
 
 
 def test_a_wrong_parameter_ends_in_a_message(tmp_path, relate_root):
-    done = papermill(SCREENING, tmp_path, "-p", "max_anchor_mean", "eleven", HUMANCLAP_RELATE=str(relate_root))
+    done = papermill(
+        SCREENING, tmp_path, "-p", "max_anchor_mean", "eleven", HUMANCLAP_RELATE=str(relate_root)
+    )
     assert done.returncode != 0
     assert "max_anchor_mean='eleven': allowed is a number from 0 to 10" in done.stderr
     assert "pandas" not in done.stderr.split("ParameterError")[-1]

@@ -32,7 +32,7 @@ def make(rows, **columns):
     return table.assign(**columns)
 
 
-# --- the real files -------------------------------------------------------------------------------------------------
+# --- the real files ---
 
 
 def test_the_file_has_the_published_size(real_ratings):
@@ -53,7 +53,9 @@ def test_the_loader_reads_what_a_plain_csv_reader_reads(real_ratings, relate_roo
     assert [row["anchor label"] == "True" for row in rows] == real_ratings["is_anchor"].tolist()
     assert [row["in RELATE dataset"] for row in rows] == real_ratings["relate_split"].tolist()
     # the folder agrees with RELATE's own split, wherever that is given
-    given = [(row["in AudioCaps"], split) for row, split in zip(rows, real_ratings["split"]) if row["in AudioCaps"]]
+    given = [
+        (row["in AudioCaps"], split) for row, split in zip(rows, real_ratings["split"]) if row["in AudioCaps"]
+    ]
     assert given and all(a == b for a, b in given)
 
 
@@ -102,10 +104,13 @@ def test_the_questionnaire_loads_in_words(relate_root, real_ratings):
     assert len(relate.load_listeners(relate_root / "listener_attributes" / "IS_and_OS.csv")) == 1_373
 
 
-# --- a bad file -----------------------------------------------------------------------------------------------------
+# --- a bad file ---
 
 BAD = {
-    "rating 11": (LINE.replace(",8,", ",11,"), "'11' is not allowed; a rating is a whole number from 0 to 10"),
+    "rating 11": (
+        LINE.replace(",8,", ",11,"),
+        "'11' is not allowed; a rating is a whole number from 0 to 10",
+    ),
     "rating -1": (LINE.replace(",8,", ",-1,"), "'-1' is not allowed"),
     "rating 4.5": (LINE.replace(",8,", ",4.5,"), "'4.5' is not allowed"),
     "rating text": (LINE.replace(",8,", ",good,"), "column 'score': 'good'"),
@@ -117,7 +122,10 @@ BAD = {
     "anchor label": (LINE.replace("False", "perhaps"), "column 'anchor label': 'perhaps'.*True or False"),
     "path up": (LINE.replace("/tango/test/1.wav", "/tango/../../etc/passwd"), "must stay below RELATE_wave"),
     "path absolute": (LINE.replace("/tango/test", "//tango/test"), "must stay below RELATE_wave"),
-    "path backslash": (LINE.replace("/tango/test/1.wav", r"\tango\test\1.wav"), "must stay below RELATE_wave"),
+    "path backslash": (
+        LINE.replace("/tango/test/1.wav", r"\tango\test\1.wav"),
+        "must stay below RELATE_wave",
+    ),
     "system unknown": (LINE.replace("/tango/", "/stable/"), "audiocaps, audioldm, audioldm2, tango, tango2"),
     "split unknown": (LINE.replace("/test/", "/dev/"), "train/test"),
     "no folder": (LINE.replace("/tango/test/", ""), "/<system>/<split>/<file>"),
@@ -149,7 +157,9 @@ def test_a_missing_column_is_named(tmp_path, column):
 
 
 def test_a_duplicated_rating_is_named_with_both_lines(tmp_path):
-    with pytest.raises(relate.RatingsError, match="line 4: listener 0007 has rated tango/test/1.wav.*already on line 2"):
+    with pytest.raises(
+        relate.RatingsError, match="line 4: listener 0007 has rated tango/test/1.wav.*already on line 2"
+    ):
         relate.load_ratings(write(tmp_path, LINE, ANCHOR, LINE.replace(",8,", ",3,")))
 
 
@@ -194,7 +204,7 @@ def test_values_in_other_spellings_are_read_as_what_they_are(tmp_path):
     assert ratings["is_anchor"].tolist() == [False, True]
 
 
-# --- screening ------------------------------------------------------------------------------------------------------
+# --- screening ---
 
 
 def test_screening_by_hand():
@@ -230,7 +240,7 @@ def test_nobody_left_is_said_when_pairs_are_made():
         relate.aggregate_pairs(left)
 
 
-# --- pairs ----------------------------------------------------------------------------------------------------------
+# --- pairs ---
 
 
 def test_pairs_by_hand():
@@ -252,7 +262,7 @@ def test_anchors_among_the_ratings_are_refused(real_ratings):
         relate.aggregate_pairs(real_ratings)
 
 
-# --- training and validation ----------------------------------------------------------------------------------------
+# --- training and validation ---
 
 
 @pytest.fixture(scope="module")
@@ -262,7 +272,10 @@ def real_pairs(real_ratings):
 
 def test_a_split_by_caption_shares_no_caption_and_reaches_the_nearest_number(real_pairs):
     train, validation = relate.split_train_validation(real_pairs, n_train=1925)
-    assert (len(train), len(validation)) == (1926, 966)  # three clips a caption: 1,926 is the nearest multiple of 3
+    assert (len(train), len(validation)) == (
+        1926,
+        966,
+    )  # three clips a caption: 1,926 is the nearest multiple of 3
     assert not set(train["text"]) & set(validation["text"])
     assert set(train["split"]) | set(validation["split"]) == {"train"}
 
@@ -286,7 +299,9 @@ def test_the_nearest_number_is_that_of_a_search_over_all_subsets():
         for wanted in range(1, len(pairs)):
             train, validation = relate.split_train_validation(pairs, n_train=wanted, seed=wanted)
             assert abs(len(train) - wanted) == min(abs(s - wanted) for s in subsets)
-            assert len(train) + len(validation) == len(pairs) and not set(train["text"]) & set(validation["text"])
+            assert len(train) + len(validation) == len(pairs) and not set(train["text"]) & set(
+                validation["text"]
+            )
 
 
 def test_a_fraction_and_a_table_without_splits():

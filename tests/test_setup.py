@@ -14,7 +14,11 @@ import yaml
 
 PROJECT = Path(__file__).resolve().parent.parent
 MISSION = "jupyterlab torch laion-clap msclap torchaudio numpy pandas scipy seaborn papermill".split()
-NAMES = {"yaml": "pyyaml", "huggingface-hub": "huggingface-hub", "ipython": "ipykernel"}  # import -> distribution
+NAMES = {
+    "yaml": "pyyaml",
+    "huggingface-hub": "huggingface-hub",
+    "ipython": "ipykernel",
+}  # import -> distribution
 
 
 @pytest.fixture(scope="module")
@@ -68,13 +72,20 @@ def test_the_conda_environment_leaves_every_version_to_the_constraints():
 def test_importing_humanclap_loads_nothing_heavy():
     heavy = "torch transformers pandas scipy numpy matplotlib seaborn laion_clap msclap librosa".split()
     code = f"import sys, humanclap; print([name for name in {heavy!r} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.strip()
+        == "[]"
+    )
 
 
 def test_every_public_name_loads_and_another_is_refused():
     import humanclap
 
-    assert {"relate", "losses", "evaluate", "plots", "load_clap", "clap_score", "score_pairs"} <= set(humanclap.__all__)
+    assert {"relate", "losses", "evaluate", "plots", "load_clap", "clap_score", "score_pairs"} <= set(
+        humanclap.__all__
+    )
     for name in humanclap.__all__:
         assert getattr(humanclap, name) is not None and name in dir(humanclap)
     with pytest.raises(AttributeError, match="no 'clapscore'. Available: relate"):

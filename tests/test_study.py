@@ -22,7 +22,7 @@ def places(tmp_path, monkeypatch):
     return tmp_path
 
 
-# --- parameters -----------------------------------------------------------------------------------------------------
+# --- parameters ---
 
 
 @pytest.mark.parametrize(
@@ -52,7 +52,7 @@ def test_right_parameters_pass_and_an_unknown_profile_does_not(places):
         study.open_study("test", "02_relate_screening")
 
 
-# --- results --------------------------------------------------------------------------------------------------------
+# --- results ---
 
 
 def test_tables_and_figures_are_kept_by_name_and_labelled(places):
@@ -83,7 +83,7 @@ def test_missing_scores_name_the_notebook_that_makes_them(places):
         study.read_scores(run, "03_human_clap_finetuning")
 
 
-# --- where ratings are found ----------------------------------------------------------------------------------------
+# --- where ratings are found ---
 
 
 def test_named_ratings_are_used(places, monkeypatch, relate_root):
@@ -129,7 +129,7 @@ def test_without_a_network_the_demo_takes_the_corpus_and_says_so(places, monkeyp
     assert "could not be fetched" in source.note and "says nothing about real audio" in source.note
 
 
-# --- the download ---------------------------------------------------------------------------------------------------
+# --- the download ---
 
 CONTENT = b"wavname,text\n" * 1000
 
@@ -167,7 +167,9 @@ def test_a_file_is_fetched_once_and_checked(tmp_path, server):
         download.fetch_ratings(tmp_path, f"{server}/good", right)
 
 
-@pytest.mark.parametrize("page, message", [("good", "has sha256"), ("cut", "sha256|could not be fetched"), ("gone", "404")])
+@pytest.mark.parametrize(
+    "page, message", [("good", "has sha256"), ("cut", "sha256|could not be fetched"), ("gone", "404")]
+)
 def test_a_broken_download_leaves_nothing_behind(tmp_path, server, page, message):
     with pytest.raises(download.DownloadError, match=message) as error:
         download.fetch_ratings(tmp_path, f"{server}/{page}", "0" * 64)

@@ -48,12 +48,22 @@ def ledger(
         (what the claim asks for), n, verdict; the verdict is of the whole claim, the same in each of its rows.
     """
     settings = {"n_resamples": n_resamples, "seed": seed}
-    gains = pd.concat([compare_models(scores, baseline, by=by, metrics=("srcc",), **settings) for by in ("overall", "system", "score_range")])
+    gains = pd.concat(
+        [
+            compare_models(scores, baseline, by=by, metrics=("srcc",), **settings)
+            for by in ("overall", "system", "score_range")
+        ]
+    )
     gains = gains[gains["model"] == model].drop_duplicates("cell").set_index("cell")
     rivals = scores[scores["model"] != baseline]
     against = compare_models(rivals, model, metrics=("srcc",), **settings).set_index("model")
     flipped = pd.DataFrame(
-        {"difference": -against["difference"], "low": -against["high"], "high": -against["low"], "n": against["n"]}
+        {
+            "difference": -against["difference"],
+            "low": -against["high"],
+            "high": -against["low"],
+            "n": against["n"],
+        }
     )
 
     def papers(table: str, cells) -> list[float]:
@@ -62,14 +72,26 @@ def ledger(
     halves = ["<=5 all", ">5 all"]
     rows = [
         _rows("SRCC gain of 0.15 or more", gains.loc[["all"]], papers("I", ["all"]), 0.15),
-        _rows(f"{model} has the highest SRCC", flipped, [paper.gain("I", "all", model, rival) for rival in flipped.index], 0),
+        _rows(
+            f"{model} has the highest SRCC",
+            flipped,
+            [paper.gain("I", "all", model, rival) for rival in flipped.index],
+            0,
+        ),
         _rows("gain on every generator", gains.loc[list(SYNTHESIZED)], papers("II", SYNTHESIZED), 0),
-        _rows("about +0.25 on synthesized audio (0.2 or more)", gains.loc[["synthesized"]], papers("II", ["synthesized"]), 0.2),
+        _rows(
+            "about +0.25 on synthesized audio (0.2 or more)",
+            gains.loc[["synthesized"]],
+            papers("II", ["synthesized"]),
+            0.2,
+        ),
         _rows("gain on low and on high ratings", gains.loc[halves], papers("III", halves), 0),
     ]
     if "mae" in set(scores["model"]) and model != "mae":
         drop = _low_rated_drop(scores, "mae", model, low_rating, **settings)
-        rows.append(_rows(f"wSCE lowers scores of pairs rated <= {low_rating:g} (mae - {model})", drop, [np.nan], 0))
+        rows.append(
+            _rows(f"wSCE lowers scores of pairs rated <= {low_rating:g} (mae - {model})", drop, [np.nan], 0)
+        )
     return pd.concat(rows, ignore_index=True)
 
 
@@ -89,15 +111,23 @@ def _rows(claim: str, cells: pd.DataFrame, papers: list[float], at_least: float)
     )
 
 
-def _low_rated_drop(scores, before: str, after: str, low_rating: float, n_resamples: int, seed: int) -> pd.DataFrame:
+def _low_rated_drop(
+    scores, before: str, after: str, low_rating: float, n_resamples: int, seed: int
+) -> pd.DataFrame:
     """Mean score of the low-rated pairs under `before` minus that under `after`, captions resampled."""
     low_rated = scores[scores["mean_rating"] <= low_rating]
-    both = low_rated.pivot(index=["audio", "text"], columns="model", values="clap_score")[[before, after]].reset_index()
+    both = low_rated.pivot(index=["audio", "text"], columns="model", values="clap_score")[
+        [before, after]
+    ].reset_index()
     if both.empty:
-        return pd.DataFrame({"difference": [np.nan], "low": [np.nan], "high": [np.nan], "n": [0]}, index=[f"rated <= {low_rating:g}"])
+        return pd.DataFrame(
+            {"difference": [np.nan], "low": [np.nan], "high": [np.nan], "n": [0]},
+            index=[f"rated <= {low_rating:g}"],
+        )
     drop = (both[before] - both[after]).to_numpy()
     plan = ResamplePlan.draw(both["text"].to_numpy(), len(both), n_resamples, seed)
     found = bootstrap_statistic(lambda weights: drop @ weights / weights.sum(axis=0), plan)
     return pd.DataFrame(
-        {"difference": [found.value], "low": [found.low], "high": [found.high], "n": [len(both)]}, index=[f"rated <= {low_rating:g}"]
+        {"difference": [found.value], "low": [found.low], "high": [found.high], "n": [len(both)]},
+        index=[f"rated <= {low_rating:g}"],
     )

@@ -2,7 +2,15 @@
 
 from .breakdowns import controls, dumbbells
 from .overview import overview
-from .ratings import LABELLED, agreement_by_system, anchor_means, floor_and_ceiling, scale_use, screening_curve
+from .ratings import (
+    LABELLED,
+    agreement_by_system,
+    anchor_means,
+    floor_and_ceiling,
+    scale_use,
+    screening_curve,
+    screening_effect,
+)
 from .scores import learning_curves, overall_forest, score_scatter, spectrograms
 from .style import COLOURS, MODEL_NAMES, SYSTEM_NAMES
 
@@ -22,5 +30,6 @@ __all__ = [
     "scale_use",
     "score_scatter",
     "screening_curve",
+    "screening_effect",
     "spectrograms",
 ]

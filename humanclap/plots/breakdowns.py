@@ -21,7 +21,9 @@ def dumbbells(cells: pd.DataFrame, baseline: str, model: str) -> Figure:
     names = list(dict.fromkeys(rows["cell"]))
     places = dict(zip(names, np.arange(len(names))[::-1]))
     figure, axis = new_figure(7, 1.2 + 0.42 * len(names))
-    before, after = (rows[rows["model"] == which].set_index("cell").reindex(names) for which in (baseline, model))
+    before, after = (
+        rows[rows["model"] == which].set_index("cell").reindex(names) for which in (baseline, model)
+    )
     spots = np.array([places[name] for name in names])
     axis.hlines(spots, before["value"], after["value"], color="0.7", linewidth=3, zorder=1)
     for part, which, lift in ((before, baseline, -0.13), (after, model, 0.13)):
@@ -29,11 +31,24 @@ def dumbbells(cells: pd.DataFrame, baseline: str, model: str) -> Figure:
         axis.hlines(spots + lift, part["low"], part["high"], color=colour, linewidth=1.2, alpha=0.7)
         axis.scatter(part["value"], spots, color=colour, s=42, zorder=3, label=MODEL_NAMES.get(which, which))
     if "floor" in rows:
-        axis.scatter(before["floor"], spots, marker="|", s=160, color=COLOURS["orange"], linewidth=2, label="never listens", zorder=2)
+        axis.scatter(
+            before["floor"],
+            spots,
+            marker="|",
+            s=160,
+            color=COLOURS["orange"],
+            linewidth=2,
+            label="never listens",
+            zorder=2,
+        )
     labels = [f"{SYSTEM_NAMES.get(name, name)}, n = {n:,.0f}" for name, n in zip(names, before["n"])]
     axis.set_yticks(spots, labels)
     axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set(title="SRCC before and after fine-tuning", xlabel="SRCC (95 % intervals)", ylim=(-0.7, len(names) - 0.3))
+    axis.set(
+        title="SRCC before and after fine-tuning",
+        xlabel="SRCC (95 % intervals)",
+        ylim=(-0.7, len(names) - 0.3),
+    )
     axis.grid(axis="y", visible=False)
     figure.legend(loc="outside lower center", ncols=3)
     return figure
@@ -50,7 +65,12 @@ def controls(table: pd.DataFrame) -> Figure:
     models = list(dict.fromkeys(table["model"]))
     spots = np.arange(len(models))[::-1]
     panels = (
-        (left, (("true captions", "blue"), ("swapped captions", "vermilion")), "SRCC with the mean rating", 0.0),
+        (
+            left,
+            (("true captions", "blue"), ("swapped captions", "vermilion")),
+            "SRCC with the mean rating",
+            0.0,
+        ),
         (right, (("matched against mismatched", "green"),), "AUC, matched against mismatched captions", 0.5),
     )
     for axis, marks, label, chance in panels:

@@ -21,15 +21,33 @@ def overview(contrastive_weight: float = 0.1, regression_weight: float = 1.0) ->
 
     def box(x, y, width, height, text, colour):
         axis.add_patch(
-            FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.08", facecolor=COLOURS[colour], alpha=0.16, edgecolor="none")
+            FancyBboxPatch(
+                (x, y),
+                width,
+                height,
+                boxstyle="round,pad=0.08",
+                facecolor=COLOURS[colour],
+                alpha=0.16,
+                edgecolor="none",
+            )
         )
         axis.add_patch(
-            FancyBboxPatch((x, y), width, height, boxstyle="round,pad=0.08", facecolor="none", edgecolor=COLOURS[colour], linewidth=1.2)
+            FancyBboxPatch(
+                (x, y),
+                width,
+                height,
+                boxstyle="round,pad=0.08",
+                facecolor="none",
+                edgecolor=COLOURS[colour],
+                linewidth=1.2,
+            )
         )
         axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
 
     def arrow(start, end, colour="0.35"):
-        axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=1))
+        axis.add_patch(
+            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=1)
+        )
 
     box(0.2, 5.0, 2.4, 1.4, "caption\n“a dog barks\nthen a bell rings”", "blue")
     box(0.2, 2.7, 2.4, 1.2, "clip\n(natural or generated)", "orange")
@@ -39,7 +57,14 @@ def overview(contrastive_weight: float = 0.1, regression_weight: float = 1.0) ->
     box(7.0, 3.7, 2.4, 1.5, "cosine of every\ntext with every clip\nin the batch", "grey")
     box(10.45, 5.0, 3.0, 1.5, "wSCE (eq. 5)\nall cosines, pair i\nweighed by its $a_i$", "purple")
     box(10.45, 2.0, 3.0, 1.5, "MSE or MAE (eq. 2–4)\nReLU of the pair's cosine\nagainst $a_i$", "vermilion")
-    box(14.2, 3.5, 2.0, 1.5, f"$L$ = {contrastive_weight:g} $L_{{wSCE}}$\n+ {regression_weight:g} $L_{{reg}}$\n(eq. 6)", "grey")
+    box(
+        14.2,
+        3.5,
+        2.0,
+        1.5,
+        f"$L$ = {contrastive_weight:g} $L_{{wSCE}}$\n+ {regression_weight:g} $L_{{reg}}$\n(eq. 6)",
+        "grey",
+    )
     arrow((2.75, 5.7), (3.55, 5.7))
     arrow((2.75, 3.3), (3.55, 3.3))
     arrow((6.05, 5.6), (6.95, 4.9))

@@ -20,7 +20,10 @@ def scale_use(ratings: pd.DataFrame) -> Figure:
         ratings: DataFrame of `load_ratings`.
     """
     figure, axes = new_figure(7.2, 2.8, columns=2, sharex=True, sharey=True)
-    parts = (("Matched pairs", ~ratings["is_anchor"], "blue"), ("Anchors (wrong on purpose)", ratings["is_anchor"], "vermilion"))
+    parts = (
+        ("Matched pairs", ~ratings["is_anchor"], "blue"),
+        ("Anchors (wrong on purpose)", ratings["is_anchor"], "vermilion"),
+    )
     for axis, (title, rows, colour) in zip(axes, parts):
         share = ratings.loc[rows, "rating"].value_counts(normalize=True).reindex(range(11), fill_value=0)
         strength = [1.0 if rating in LABELLED else 0.4 for rating in share.index]
@@ -56,9 +59,18 @@ def anchor_means(means: pd.Series, max_anchor_mean: float) -> Figure:
     )
     axis.axvline(max_anchor_mean, color="0.2", linestyle="--", linewidth=1)
     axis.annotate(
-        f"threshold {max_anchor_mean:g}", (max_anchor_mean, axis.get_ylim()[1]), (4, -8), textcoords="offset points", fontsize=8
+        f"threshold {max_anchor_mean:g}",
+        (max_anchor_mean, axis.get_ylim()[1]),
+        (4, -8),
+        textcoords="offset points",
+        fontsize=8,
     )
-    axis.set(title="What the anchors catch", xlabel="listener's mean anchor rating", ylabel="listeners", xlim=(-0.3, 10.3))
+    axis.set(
+        title="What the anchors catch",
+        xlabel="listener's mean anchor rating",
+        ylabel="listeners",
+        xlim=(-0.3, 10.3),
+    )
     axis.legend(title="listeners")
     axis.grid(axis="x", visible=False)
     return figure
@@ -75,19 +87,83 @@ def screening_curve(curve: pd.DataFrame, max_anchor_mean: float) -> Figure:
     """
     figure, (left, right) = new_figure(7.2, 2.9, columns=2, sharex=True)
     for column, colour in (("pairs", "green"), ("ratings", "orange")):
-        left.plot(curve["max_anchor_mean"], curve[column], marker="o", markersize=3, color=COLOURS[colour], label=column)
-    left.set(title="What is left", ylabel="share of the file", xlabel="threshold on the mean anchor rating", ylim=(0, 1.03))
+        left.plot(
+            curve["max_anchor_mean"],
+            curve[column],
+            marker="o",
+            markersize=3,
+            color=COLOURS[colour],
+            label=column,
+        )
+    left.set(
+        title="What is left",
+        ylabel="share of the file",
+        xlabel="threshold on the mean anchor rating",
+        ylim=(0, 1.03),
+    )
     left.yaxis.set_major_formatter(PercentFormatter(1))
     left.legend()
-    for column, name, colour in (("reliability", "of the mean rating", "purple"), ("single_rating", "of a single rating", "blue")):
-        right.plot(curve["max_anchor_mean"], curve[column], marker="o", markersize=3, color=COLOURS[colour], label=name)
+    for column, name, colour in (
+        ("reliability", "of the mean rating", "purple"),
+        ("single_rating", "of a single rating", "blue"),
+    ):
+        right.plot(
+            curve["max_anchor_mean"],
+            curve[column],
+            marker="o",
+            markersize=3,
+            color=COLOURS[colour],
+            label=name,
+        )
     right.fill_between(
-        curve["max_anchor_mean"], curve["reliability_low"], curve["reliability_high"], color=COLOURS["purple"], alpha=0.2, linewidth=0
+        curve["max_anchor_mean"],
+        curve["reliability_low"],
+        curve["reliability_high"],
+        color=COLOURS["purple"],
+        alpha=0.2,
+        linewidth=0,
     )
-    right.set(title="How well the rest agree", xlabel="threshold on the mean anchor rating", ylabel="reliability", ylim=(0, 1))
+    right.set(
+        title="How well the rest agree",
+        xlabel="threshold on the mean anchor rating",
+        ylabel="reliability",
+        ylim=(0, 1),
+    )
     right.legend()
     for axis in (left, right):
         axis.axvline(max_anchor_mean, color="0.2", linestyle="--", linewidth=1)
+    return figure
+
+
+@house_style
+def screening_effect(effect: pd.DataFrame, max_anchor_mean: float) -> Figure:
+    """SRCC of a score against the screening threshold, on all pairs left and on common pairs with equal raters.
+
+    Args:
+        effect: table of `evaluate.screening.screening_effect`.
+        max_anchor_mean: the threshold in use, marked.
+    """
+    figure, axis = new_figure(6.4, 3)
+    for (way, rows), colour in zip(effect.groupby("pairs", sort=False), ("blue", "vermilion")):
+        label = f"{way} (n = {rows['n'].min()}{'' if rows['n'].nunique() == 1 else ' to ' + str(rows['n'].max())})"
+        axis.plot(
+            rows["max_anchor_mean"],
+            rows["value"],
+            marker="o",
+            markersize=3,
+            color=COLOURS[colour],
+            label=label,
+        )
+        axis.fill_between(
+            rows["max_anchor_mean"], rows["low"], rows["high"], color=COLOURS[colour], alpha=0.15, linewidth=0
+        )
+    axis.axvline(max_anchor_mean, color="0.2", linestyle="--", linewidth=1)
+    axis.set(
+        title="SRCC of the baseline as the threshold moves",
+        xlabel="threshold on the mean anchor rating",
+        ylabel="SRCC, 95 %",
+    )
+    axis.legend()
     return figure
 
 
@@ -100,12 +176,19 @@ def agreement_by_system(ceilings: pd.DataFrame) -> Figure:
     """
     figure, axis = new_figure(6, 0.6 + 0.36 * len(ceilings))
     rows = np.arange(len(ceilings))[::-1]
-    colours = [COLOURS["grey"] if part in ("all", "synthesized") else COLOURS["blue"] for part in ceilings["subset"]]
+    colours = [
+        COLOURS["grey"] if part in ("all", "synthesized") else COLOURS["blue"] for part in ceilings["subset"]
+    ]
     axis.hlines(rows, ceilings["lcc_ceiling_low"], ceilings["lcc_ceiling_high"], color=colours, linewidth=2)
     axis.scatter(ceilings["lcc_ceiling"], rows, color=colours, s=34, zorder=3)
     for row, value in zip(rows, ceilings["lcc_ceiling"]):
-        axis.annotate(f"{value:.2f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8)
-    names = [f"{SYSTEM_NAMES.get(part, part)}, n = {n:,}" for part, n in zip(ceilings["subset"], ceilings["n_pairs"])]
+        axis.annotate(
+            f"{value:.2f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8
+        )
+    names = [
+        f"{SYSTEM_NAMES.get(part, part)}, n = {n:,}"
+        for part, n in zip(ceilings["subset"], ceilings["n_pairs"])
+    ]
     axis.set(
         title="The best correlation that any score could reach",
         xlabel="LCC of a perfect predictor with the mean rating (95 % interval)",
@@ -125,16 +208,30 @@ def floor_and_ceiling(marks: pd.DataFrame) -> Figure:
             `low`, `high` (NaN where there is no interval).
     """
     colours = {"floor": COLOURS["orange"], "paper": COLOURS["blue"], "people": COLOURS["green"]}
-    names = {"floor": "never listens", "paper": "CLAPScore, as the paper reports it (its own pairs)", "people": "people"}
+    names = {
+        "floor": "never listens",
+        "paper": "CLAPScore, as the paper reports it (its own pairs)",
+        "people": "people",
+    }
     figure, axis = new_figure(7, 1.2 + 0.36 * len(marks))
     rows = np.arange(len(marks))[::-1]
     for kind, colour in colours.items():
         mine = (marks["kind"] == kind).to_numpy()
         part = marks[mine]
         axis.hlines(rows[mine], part["low"], part["high"], color=colour, linewidth=2)
-        axis.scatter(part["value"], rows[mine], color=colour, s=36, zorder=3, label=names[kind], marker="D" if kind == "paper" else "o")
+        axis.scatter(
+            part["value"],
+            rows[mine],
+            color=colour,
+            s=36,
+            zorder=3,
+            label=names[kind],
+            marker="D" if kind == "paper" else "o",
+        )
     for row, value in zip(rows, marks["value"]):
-        axis.annotate(f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+        axis.annotate(
+            f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8
+        )
     axis.set_yticks(rows, marks["name"])
     axis.set(
         title="Between the floor and the people",

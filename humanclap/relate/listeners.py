@@ -47,7 +47,9 @@ def load_listeners(csv_path: str | os.PathLike) -> pd.DataFrame:
     """
     path = Path(csv_path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: RELATE's files are listener_attributes/REL.csv and IS_and_OS.csv")
+        raise FileNotFoundError(
+            f"{path} is not there: RELATE's files are listener_attributes/REL.csv and IS_and_OS.csv"
+        )
     try:
         answers = pd.read_csv(path, dtype=str, keep_default_na=False)
     except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:

@@ -92,7 +92,9 @@ def split_train_validation(
     elif by == "caption":
         sizes = pairs.groupby("text", sort=True).size()
         if len(sizes) < 2:
-            raise ValueError(f"{total} pairs with {len(sizes)} caption cannot be split by caption; use by='pair'")
+            raise ValueError(
+                f"{total} pairs with {len(sizes)} caption cannot be split by caption; use by='pair'"
+            )
         sizes = sizes.iloc[rng.permutation(len(sizes))]
         chosen = pairs["text"].isin(sizes.index[_take_nearest(sizes.tolist(), wanted)]).to_numpy()
     else:
@@ -107,7 +109,9 @@ def _number_to_train(n_train: int | float, total: int) -> int:
     elif number and float(n_train).is_integer():
         wanted = int(n_train)
     else:
-        raise ValueError(f"n_train={n_train!r}: allowed is a whole number of pairs or a fraction between 0 and 1")
+        raise ValueError(
+            f"n_train={n_train!r}: allowed is a whole number of pairs or a fraction between 0 and 1"
+        )
     if not 0 < wanted < total:
         raise ValueError(
             f"n_train={n_train!r} of {total} training pairs leaves nothing on one side; allowed is 1 to {total - 1}"

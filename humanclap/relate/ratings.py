@@ -94,7 +94,9 @@ def _read_table(path: Path) -> tuple[dict[str, list[str]], list[int]]:
     """Columns of text, and the line on which each row ends."""
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "is not there"
-        raise FileNotFoundError(f"ratings file {path} {kind}: RELATE's files are scores/REL.csv, IS.csv and OS.csv")
+        raise FileNotFoundError(
+            f"ratings file {path} {kind}: RELATE's files are scores/REL.csv, IS.csv and OS.csv"
+        )
     rows, lines = [], []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -107,18 +109,26 @@ def _read_table(path: Path) -> tuple[dict[str, list[str]], list[int]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise RatingsError(f"{path} is not a CSV text file in UTF-8: {error}") from error
     if not header:
-        raise RatingsError(f"{path} is empty; a header with {', '.join(REQUIRED)} and one line a rating are needed")
+        raise RatingsError(
+            f"{path} is empty; a header with {', '.join(REQUIRED)} and one line a rating are needed"
+        )
     missing = [column for column in REQUIRED if column not in header]
     if missing:
-        raise RatingsError(f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {header}")
+        raise RatingsError(
+            f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {header}"
+        )
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
-        raise RatingsError(f"{path}, line 1: column {', '.join(map(repr, twice))} stands there more than once")
+        raise RatingsError(
+            f"{path}, line 1: column {', '.join(map(repr, twice))} stands there more than once"
+        )
     if not rows:
         raise RatingsError(f"{path} has a header and no ratings")
     for row, line in zip(rows, lines):
         if len(row) != len(header):
-            raise RatingsError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns")
+            raise RatingsError(
+                f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns"
+            )
     return dict(zip(header, map(list, zip(*rows)))), lines
 
 
@@ -129,7 +139,9 @@ def _inside(name: str) -> bool:
 
 def _in_known_folder(name: str) -> bool:
     parts = name.strip().removeprefix("/").split("/")
-    return len(parts) == 3 and parts[0] in SYSTEM_OF_FOLDER and parts[1] in SPLITS and parts[2] not in ("", ".")
+    return (
+        len(parts) == 3 and parts[0] in SYSTEM_OF_FOLDER and parts[1] in SPLITS and parts[2] not in ("", ".")
+    )
 
 
 def _is_rating(value: str) -> bool:
@@ -158,7 +170,9 @@ def _refuse_pairs_in_two_splits(ratings: pd.DataFrame, path: Path, lines: list[i
     if (splits > 1).any():
         row = placed.index[splits > 1][-1]
         audio, text = placed.loc[row, ["audio", "text"]]
-        found = sorted(placed.loc[(placed["audio"] == audio) & (placed["text"] == text), "relate_split"].unique())
+        found = sorted(
+            placed.loc[(placed["audio"] == audio) & (placed["text"] == text), "relate_split"].unique()
+        )
         raise RatingsError(
             f"{path}, line {lines[row]}, column {RELATE_SPLIT!r}: {audio} with {text!r} is in {' and '.join(found)}; "
             "a pair belongs to one of train, validation and test"

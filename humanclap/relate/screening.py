@@ -78,7 +78,9 @@ def screen_listeners(ratings: pd.DataFrame, max_anchor_mean: float = 2.0) -> Scr
     except (TypeError, ValueError):
         limit = math.nan
     if not 0 <= limit <= 10:
-        raise ValueError(f"max_anchor_mean is {max_anchor_mean!r}; allowed is a number from 0 to 10 (the paper: 2)")
+        raise ValueError(
+            f"max_anchor_mean is {max_anchor_mean!r}; allowed is a number from 0 to 10 (the paper: 2)"
+        )
     means = anchor_means(ratings)
     kept = means.index[means <= limit]
     left = ratings[ratings["listener"].isin(kept) & ~ratings["is_anchor"]].reset_index(drop=True)

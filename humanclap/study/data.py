@@ -1,0 +1,130 @@
+"""Where ratings, audio and baselines come from, and the label that everything made of them carries."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from humanclap import download
+from humanclap.score import score_pairs
+
+from .run import StudyError, data_folder, runs_folder
+
+REAL, SYNTHETIC = "RELATE ratings", "synthetic"
+BASELINES = ("laion-standin", "msclap-standin")
+
+
+@dataclass(frozen=True)
+class RatingsSource:
+    """Where ratings come from: `csv`, `listeners_csv` (None where there is no questionnaire) and the `label` that
+    every figure and table of them carries."""
+
+    csv: Path
+    listeners_csv: Path | None
+    label: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Corpus(RatingsSource):
+    """Rated pairs with their audio: the files of a RatingsSource, and `audio_root`, below which the clips lie."""
+
+    audio_root: Path
+
+    def score_table(self, clap, pairs: pd.DataFrame, model: str, progress: bool = True) -> pd.DataFrame:
+        """Score pairs and name the model: the columns of `pairs` followed by those of `score_pairs`.
+
+        Raises:
+            StudyError: a clip that could not be scored; names the first and says why.
+        """
+        paths = [self.audio_root / audio for audio in pairs["audio"]]
+        scores = score_pairs(
+            clap,
+            paths,
+            pairs["text"].tolist(),
+            cache_dir=self.audio_root.parent.parent / "cache",
+            progress=progress,
+        )
+        failed = scores[scores["status"] != "ok"]
+        if len(failed):
+            raise StudyError(
+                f"{len(failed)} of {len(scores)} pairs were not scored, first: {failed['status'].iloc[0]}"
+            )
+        return pd.concat(
+            [pairs.reset_index(drop=True), scores.drop(columns=["audio", "text"]).assign(model=model)], axis=1
+        )
+
+
+def prepare(profile: str, seed: int = 0) -> Corpus:
+    """Make, or find, the rated pairs with audio that the profile's notebooks work on.
+
+    In the demo that is the embedded synthetic corpus, written to runs/demo/corpus on first use; the same seed gives
+    the same bytes, and a corpus that is there already is left alone.
+
+    Raises:
+        StudyError: the profile's data can't be had yet.
+    """
+    if profile != "demo":
+        raise StudyError(
+            "the paper profile needs RELATE's audio, which comes with a later release; use profile='demo'"
+        )
+    from .synthetic import make_corpus
+
+    root = make_corpus(runs_folder() / profile / "corpus", seed=seed)
+    note = f"made on the spot in RELATE's format (seed {seed}): it shows the method, and says nothing about real audio"
+    ratings, listeners = root / "scores" / "REL.csv", root / "listener_attributes" / "REL.csv"
+    return Corpus(ratings, listeners, SYNTHETIC, note, root / "RELATE_wave")
+
+
+def baselines(profile: str, seed: int = 0, progress: bool = True) -> dict[str, Path]:
+    """Make, or find, the profile's baselines: model name -> what `load_clap` takes.
+
+    In the demo these are two tiny ClapModels, pretrained on the spot on captions that leave things out.
+    """
+    if profile != "demo":
+        raise StudyError(
+            "the paper profile needs the LAION and MS CLAP weights, which come with a later release"
+        )
+    from .tiny import make_standins
+
+    return make_standins(runs_folder() / profile / "claps", seed=seed, progress=progress)
+
+
+def find_ratings(profile: str = "demo", seed: int = 0) -> RatingsSource:
+    """Find RELATE's real ratings: `$HUMANCLAP_RELATE`, or a checked copy in data/, fetched once.
+
+    In the demo, where they are neither here nor within reach, the embedded corpus takes their place, and `label` and
+    `note` say so.
+
+    Raises:
+        StudyError: HUMANCLAP_RELATE names a folder without scores/REL.csv.
+        download.DownloadError: in another profile, the ratings are not here and cannot be fetched.
+    """
+    named = os.environ.get("HUMANCLAP_RELATE")
+    if named:
+        folder, note = Path(named), "real human ratings, from the folder that HUMANCLAP_RELATE names"
+        if not (folder / "scores" / "REL.csv").is_file():
+            raise StudyError(
+                f"HUMANCLAP_RELATE is {named!r}, but scores/REL.csv is not in it. Point it to the folder that holds "
+                "scores/REL.csv, or unset it to let the demo fetch that file"
+            )
+    else:
+        folder, note = (
+            data_folder() / "relate",
+            "real human ratings, fetched from the published commit and checked",
+        )
+        try:
+            download.fetch_ratings(folder)
+        except download.DownloadError as error:
+            if profile != "demo":
+                raise
+            corpus = prepare(profile, seed)
+            note = f"{corpus.note}. The real ratings could not be fetched: {error}"
+            return RatingsSource(corpus.csv, corpus.listeners_csv, corpus.label, note)
+    listeners = folder / "listener_attributes" / "REL.csv"
+    return RatingsSource(
+        folder / "scores" / "REL.csv", listeners if listeners.is_file() else None, REAL, note
+    )

@@ -1,0 +1,118 @@
+"""What notebooks leave for each other and for the reader."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+
+from humanclap.losses import KINDS
+
+from .run import PROJECT, Study, StudyError, runs_folder
+
+README_FIGURES = (
+    "01_scatter",
+    "02_floor_and_ceiling",
+    "03_overview",
+    "03_table_1",
+    "03_scatter",
+    "04_systems",
+)
+
+
+def read_scores(run: Study, *notebooks: str) -> pd.DataFrame:
+    """The long score tables that other notebooks have left, below each other.
+
+    Raises:
+        StudyError: a table is not there; names the notebook that makes it.
+    """
+    tables = []
+    for notebook in notebooks:
+        path = run.path(f"tables/{notebook[:2]}_scores.csv")
+        if not path.is_file():
+            raise StudyError(
+                f"{path} is not there. It comes from notebooks/{notebook}.ipynb: run that first (or make {run.profile})"
+            )
+        tables.append(pd.read_csv(path, float_precision="round_trip"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def same_pairs(scores: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    """Raise StudyError unless every model in a long score table covers exactly these pairs with these ratings."""
+    key = ["audio", "text", "n_ratings"]
+    wanted = set(map(tuple, pairs[key].to_numpy().tolist()))
+    for model, rows in scores.groupby("model", sort=False):
+        found = set(map(tuple, rows[key].to_numpy().tolist()))
+        if found != wanted:
+            raise StudyError(
+                f"the scores of {model} are of other pairs than this notebook's ({len(found - wanted)} more, "
+                f"{len(wanted - found)} missing): run notebooks 01 and 03 with the same profile, seed and max_anchor_mean"
+            )
+
+
+def checkpoints(run: Study) -> dict[str, Path]:
+    """The five checkpoints that notebook 03 has left: loss -> folder.
+
+    Raises:
+        StudyError: one is not there; names the notebook.
+    """
+    folders = {kind: run.path(f"human-clap/{kind}/model") for kind in KINDS}
+    missing = [kind for kind, folder in folders.items() if not folder.is_dir()]
+    if missing:
+        raise StudyError(
+            f"no checkpoint of {', '.join(missing)} in {run.path('human-clap')}. "
+            "They come from notebooks/03_human_clap_finetuning.ipynb: run that first"
+        )
+    return folders
+
+
+def wide(table: pd.DataFrame, models: list[str], metric: str = "srcc") -> pd.DataFrame:
+    """A table of the paper from tidy cells: a row a model, two columns a cell, ours with its interval and the paper's."""
+    rows = table[table["metric"] == metric]
+    cells = list(dict.fromkeys(rows["cell"]))
+    ours = [f"{v:.3f} [{lo:.3f}, {hi:.3f}]" for v, lo, hi in zip(rows["value"], rows["low"], rows["high"])]
+    both = {
+        "here": rows.assign(shown=ours).pivot(index="model", columns="cell", values="shown"),
+        "paper": rows.pivot(index="model", columns="cell", values="paper").map(
+            lambda v: "" if pd.isna(v) else f"{v:.3f}"
+        ),
+    }
+    sizes = rows.drop_duplicates("cell").set_index("cell")["n"]
+    frame = (
+        pd.concat(both, axis=1)
+        .swaplevel(axis=1)
+        .loc[models, [(cell, side) for cell in cells for side in both]]
+    )
+    frame.columns = [
+        f"{cell} (n = {sizes[cell]})" if side == "here" else f"{cell}: paper" for cell, side in frame.columns
+    ]
+    return frame.loc[
+        :, [name for name in frame if not (name.endswith(": paper") and (frame[name] == "").all())]
+    ]
+
+
+def summary(profile: str) -> str:
+    """What a run of the notebooks has left, in a few lines for the terminal."""
+    folder = runs_folder() / profile
+    headlines = sorted((folder / "tables").glob("*_headline.csv"))
+    if not headlines:
+        raise StudyError(f"{folder} has no results yet; run: make {profile}")
+    lines = []
+    for path in headlines:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        lines += ["", f"{path.name.removesuffix('_headline.csv')}", table.to_string(index=False)]
+    figures = len(list((folder / "figures").glob("*.png")))
+    place = folder.relative_to(Path.cwd()) if folder.is_relative_to(Path.cwd()) else folder
+    return "\n".join([*lines, "", f"{figures} figures, tables and executed notebooks: {place}"])
+
+
+def copy_figures(profile: str, names: tuple[str, ...] = README_FIGURES) -> list[Path]:
+    """Copy the README's figures from a run into figures/ (`make figures`; nothing else writes there)."""
+    copied = []
+    for name in names:
+        source = runs_folder() / profile / "figures" / f"{name}.png"
+        if not source.is_file():
+            raise StudyError(f"{source} is not there; run: make {profile}")
+        copied.append(Path(shutil.copyfile(source, PROJECT / "figures" / source.name)))
+    return copied

@@ -1,0 +1,119 @@
+"""One notebook's run: its parameters, checked, and the folder that keeps its results."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+PROJECT = Path(__file__).resolve().parents[2]
+PROFILES = ("demo", "paper")
+
+
+class StudyError(RuntimeError):
+    """A study cannot go on; the message says what is missing or wrong, and what mends it."""
+
+    def _render_traceback_(self) -> list[str]:
+        # IPython asks for this: in a notebook the message is all that helps, the frames above it are ours.
+        return [f"{type(self).__name__}: {self}"]
+
+
+class ParameterError(StudyError, ValueError):
+    """A notebook parameter has a value that is not allowed."""
+
+
+# Parameter of a notebook: type, lowest and highest value (inclusive; None: no limit).
+_RULES: dict[str, tuple[type, float | None, float | None]] = {
+    "max_anchor_mean": (float, 0, 10),
+    "n_resamples": (int, 100, None),
+    "n_splits": (int, 10, None),
+    "seed": (int, 0, None),
+    "n_train": (float, 0, None),
+    "epochs": (int, 1, None),
+    "learning_rate": (float, 0, 1),
+    "batch_size": (int, 2, None),
+}
+
+
+@dataclass(frozen=True)
+class Study:
+    """One notebook's run: its name, its profile and the folder that keeps its results."""
+
+    profile: str
+    notebook: str
+    folder: Path
+
+    def save_table(self, table: pd.DataFrame, name: str, exact: bool = False) -> Path:
+        """Write a table to `<folder>/tables/<name>.csv`, whole or not at all, and return the path.
+
+        Args:
+            exact: keep every digit (scores that another notebook reads), instead of six.
+        """
+        path = self.folder / "tables" / f"{name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_name(f".{path.name}.{os.getpid()}")
+        table.to_csv(part, index=False, float_format=None if exact else "%.6g", lineterminator="\n")
+        os.replace(part, path)
+        return path
+
+    def save_figure(self, figure, name: str, label: str) -> Path:
+        """Write a figure to `<folder>/figures/<notebook number>_<name>.png`, stamped with the data behind it.
+
+        Args:
+            figure: a matplotlib Figure.
+            name: of the figure; the number of the notebook comes before it.
+            label: the data it shows: "RELATE ratings" or "synthetic".
+        """
+        path = self.folder / "figures" / f"{self.notebook[:2]}_{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.text(1, 1.005, f"data: {label}", ha="right", va="bottom", fontsize=7, color="0.4")
+        figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
+        return path
+
+    def path(self, name: str) -> Path:
+        """Path of something below the run's folder, e.g. a table of another notebook."""
+        return self.folder / name
+
+
+def open_study(profile: str, notebook: str, **parameters) -> Study:
+    """Check a notebook's parameters and open the folder of its results.
+
+    Args:
+        profile: "demo" or "paper".
+        notebook: file name without ending, e.g. "02_relate_screening".
+        **parameters: the notebook's other parameters, by name.
+
+    Raises:
+        ParameterError: a value that is not allowed; names the parameter, the value and what is allowed.
+    """
+    if profile not in PROFILES:
+        raise ParameterError(f"profile={profile!r} is not known. Available: {', '.join(PROFILES)}")
+    for name, value in parameters.items():
+        check_parameter(name, value)
+    return Study(profile, notebook, runs_folder() / profile)
+
+
+def check_parameter(name: str, value) -> None:
+    """Raise ParameterError unless `value` is allowed for the notebook parameter `name`."""
+    kind, low, high = _RULES[name]
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if number and kind is int:
+        number = float(value).is_integer()
+    if not number or not (low is None or value >= low) or not (high is None or value <= high):
+        limits = f"from {low:g} to {high:g}" if high is not None else f"of at least {low:g}"
+        raise ParameterError(
+            f"{name}={value!r}: allowed is a {'whole ' if kind is int else ''}number {limits} "
+            f"(set it in the parameters cell, or with papermill -p {name} VALUE)"
+        )
+
+
+def runs_folder() -> Path:
+    """Where results go: `$HUMANCLAP_RUNS`, or runs/ beside the notebooks."""
+    return Path(os.environ.get("HUMANCLAP_RUNS") or PROJECT / "runs")
+
+
+def data_folder() -> Path:
+    """Where fetched files are kept: `$HUMANCLAP_DATA`, or data/ beside the notebooks."""
+    return Path(os.environ.get("HUMANCLAP_DATA") or PROJECT / "data")

@@ -1,0 +1,223 @@
+"""Bootstrap intervals and paired comparisons against plain loops over the same resamples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from humanclap.evaluate import (
+    METRICS,
+    ResamplePlan,
+    bootstrap_correlations,
+    bootstrap_statistic,
+    compare,
+    correlations,
+    percentile_interval,
+    two_sided_p,
+)
+
+
+@pytest.fixture(scope="module")
+def rated():
+    """Synthetic pairs: 60 captions of one to five clips, tied targets, a score clipped at 0."""
+    rng = np.random.default_rng(11)
+    caption = np.repeat(np.arange(60), rng.integers(1, 6, size=60))
+    rng.shuffle(caption)
+    truth = rng.normal(size=60)[caption] + rng.normal(size=len(caption))
+    return pd.DataFrame(
+        {
+            "caption": [f"caption {c}" for c in caption],
+            "target": np.clip(np.round(0.5 + truth / 5, 1), 0, 1),
+            "good": np.maximum(0.2 + 0.2 * truth + 0.2 * rng.normal(size=len(caption)), 0),
+            "poor": np.round(rng.normal(size=len(caption)), 1),
+        }
+    )
+
+
+@pytest.mark.parametrize("by_caption", [True, False])
+def test_intervals_equal_the_plain_scipy_loop(rated, by_caption):
+    groups = rated["caption"] if by_caption else None
+    found = bootstrap_correlations(rated["good"], rated["target"], groups, n_resamples=300, seed=5)
+    plan = ResamplePlan.draw(groups, len(rated), 300, seed=5)
+    score, target = rated["good"].to_numpy(), rated["target"].to_numpy()
+    loop = {"srcc": stats.spearmanr, "lcc": stats.pearsonr, "ktau": stats.kendalltau}
+    for metric in METRICS:
+        samples = []
+        for resample in range(300):
+            rows = plan.indices(resample)
+            if metric == "mse":
+                samples.append(np.mean((score[rows] - target[rows]) ** 2))
+            else:
+                samples.append(loop[metric](score[rows], target[rows]).statistic)
+        low, high = np.percentile(samples, [2.5, 97.5])
+        assert getattr(found.low, metric) == pytest.approx(low, abs=1e-12)
+        assert getattr(found.high, metric) == pytest.approx(high, abs=1e-12)
+    assert found.estimate == correlations(score, target)
+    assert found.n_groups == (60 if by_caption else len(rated))
+    assert found.n_constant == 0
+
+
+def test_a_resample_takes_each_drawn_caption_with_all_its_pairs(rated):
+    plan = ResamplePlan.draw(rated["caption"], n_resamples=20, seed=0)
+    sizes = rated["caption"].value_counts()
+    for resample in range(20):
+        counts = rated["caption"].iloc[plan.indices(resample)].value_counts()
+        times = counts / sizes[counts.index]
+        assert (times == times.round()).all()
+        assert times.sum() == plan.n_groups
+        np.testing.assert_array_equal(
+            plan.weights(resample, resample + 1)[:, 0],
+            np.bincount(plan.indices(resample), minlength=len(rated)),
+        )
+
+
+def test_resamples_depend_on_the_seed_alone(rated):
+    first = compare(rated["good"], rated["poor"], rated["target"], rated["caption"], n_resamples=200, seed=1)
+    assert first == compare(
+        rated["good"], rated["poor"], rated["target"], rated["caption"], n_resamples=200, seed=1
+    )
+    assert first != compare(
+        rated["good"], rated["poor"], rated["target"], rated["caption"], n_resamples=200, seed=2
+    )
+    short, long = (ResamplePlan.draw(rated["caption"], n_resamples=b, seed=3).counts for b in (7, 300))
+    np.testing.assert_array_equal(short, long[:, :7])
+    state = np.random.get_state()[1].copy()
+    bootstrap_correlations(rated["good"], rated["target"], n_resamples=10)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_compare_equals_a_paired_loop(rated, metric):
+    found = compare(
+        rated["good"], rated["poor"], rated["target"], rated["caption"], metric, n_resamples=200, seed=4
+    )
+    plan = ResamplePlan.draw(rated["caption"], n_resamples=200, seed=4)
+    columns = rated[["good", "poor", "target"]].to_numpy()
+    differences = []
+    for resample in range(200):
+        good, poor, target = columns[plan.indices(resample)].T
+        differences.append(
+            getattr(correlations(good, target), metric) - getattr(correlations(poor, target), metric)
+        )
+    differences = np.array(differences)
+    assert (found.low, found.high) == pytest.approx(np.percentile(differences, [2.5, 97.5]), abs=1e-12)
+    b = min((differences <= 0).sum(), (differences >= 0).sum())
+    assert found.p == pytest.approx(min(1, 2 * (b + 1) / 201))
+    assert found.difference == found.a - found.b
+    assert (found.n, found.n_resamples, found.n_constant, found.metric) == (len(rated), 200, 0, metric)
+
+
+def test_pairing_narrows_the_difference(rated):
+    """A score against nearly itself: the paired interval is far narrower than either score's own."""
+    noise = 0.01 * np.random.default_rng(0).normal(size=len(rated))
+    paired = compare(rated["good"], rated["good"] + noise, rated["target"], rated["caption"], n_resamples=300)
+    alone = bootstrap_correlations(rated["good"], rated["target"], rated["caption"], n_resamples=300)
+    assert paired.high - paired.low < 0.5 * (alone.high.srcc - alone.low.srcc)
+
+
+def test_two_equal_scores_do_not_differ(rated):
+    found = compare(rated["good"], rated["good"], rated["target"], n_resamples=50)
+    assert (found.difference, found.low, found.high, found.p) == (0, 0, 0, 1)
+
+
+def test_p_by_hand():
+    assert two_sided_p(np.array([1.0, 2.0, 3.0, -1.0])) == pytest.approx(2 * 2 / 5)
+    assert two_sided_p(np.array([1.0, 2.0, 3.0, np.nan])) == pytest.approx(2 * 1 / 4)
+    assert two_sided_p(-np.arange(1.0, 100)) == pytest.approx(2 / 100)
+    assert two_sided_p(np.zeros(9)) == 1
+    assert np.isnan(two_sided_p(np.array([np.nan])))
+
+
+def test_resamples_with_a_constant_score_are_counted_and_left_out():
+    score, target = np.array([0.0, 0, 0, 0, 1]), np.array([0.1, 0.4, 0.3, 0.2, 0.9])
+    found = bootstrap_correlations(score, target, n_resamples=500)
+    plan = ResamplePlan.draw(n=5, n_resamples=500)
+    constant = sum(
+        np.ptp(score[plan.indices(b)]) == 0 or np.ptp(target[plan.indices(b)]) == 0 for b in range(500)
+    )
+    assert found.n_constant == constant > 100
+    assert np.isfinite([found.low.srcc, found.high.srcc]).all()
+    assert compare(score, target, target, n_resamples=500).n_constant == constant
+
+
+def test_constant_score_has_an_interval_for_mse_only(rated):
+    found = bootstrap_correlations(
+        np.full(len(rated), 0.5), rated["target"], rated["caption"], n_resamples=40
+    )
+    assert np.isnan([found.estimate.srcc, found.low.srcc, found.high.lcc, found.low.ktau]).all()
+    assert found.low.mse < found.estimate.mse < found.high.mse
+    assert found.n_constant == 40
+    frame = found.to_frame()
+    assert list(frame.columns) == ["metric", "value", "low", "high", "n"]
+    assert list(frame["metric"]) == list(METRICS)
+    assert (frame["n"] == len(rated)).all()
+
+
+def test_wider_level_is_wider(rated):
+    narrow, wide = (
+        bootstrap_correlations(rated["good"], rated["target"], n_resamples=200, level=level)
+        for level in (0.5, 0.99)
+    )
+    assert wide.low.srcc < narrow.low.srcc < narrow.high.srcc < wide.high.srcc
+
+
+def test_any_statistic_of_weights(rated):
+    values = rated["target"].to_numpy()
+    plan = ResamplePlan.draw(rated["caption"], n_resamples=300, seed=2)
+    found = bootstrap_statistic(lambda weights: values @ weights / weights.sum(axis=0), plan)
+    means = [values[plan.indices(resample)].mean() for resample in range(300)]
+    assert found.value == pytest.approx(values.mean())
+    assert (found.low, found.high) == pytest.approx(np.percentile(means, [2.5, 97.5]), abs=1e-6)
+    assert found.n_undefined == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"groups": ["a", "b"]}, "groups has 2 labels for 4 pairs"),
+        ({"groups": ["a", None, "b", "b"]}, "groups holds 1 missing labels, the first at 1"),
+        ({"groups": ["a"] * 4}, "at least 2 groups"),
+        ({"n_resamples": 0}, "n_resamples must be a whole number of at least 1, not 0"),
+        ({"n_resamples": 2.5}, "n_resamples"),
+        ({"level": 95}, "level must lie between 0 and 1"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_correlations([1, 2, 3, 4], [1, 3, 2, 4], **arguments)
+
+
+def test_compare_names_the_score_that_is_wrong():
+    with pytest.raises(ValueError, match="score_b has 2 values"):
+        compare([1, 2, 3], [1, 2], [1, 2, 3])
+    with pytest.raises(ValueError, match="unknown metric: rmse"):
+        compare([1, 2, 3], [1, 2, 3], [1, 2, 3], metric="rmse")
+
+
+def test_percentiles_of_nothing():
+    assert np.isnan(percentile_interval(np.array([np.nan, np.nan]))).all()
+
+
+def test_caption_bootstrap_sees_caption_effects_that_the_pair_bootstrap_misses():
+    """80 synthetic studies of 60 captions x 3 clips; the true LCC comes from a very large one."""
+
+    def study(rng, captions):
+        effect = np.repeat(rng.normal(size=captions), 3)  # shared by score and target of a caption's clips
+        noise = np.repeat(rng.normal(size=(2, captions)), 3, axis=1) + 0.3 * rng.normal(
+            size=(2, 3 * captions)
+        )
+        return effect + noise[0], effect + noise[1], np.repeat(np.arange(captions), 3)
+
+    score, target, _ = study(np.random.default_rng(0), 200_000)
+    truth = np.corrcoef(score, target)[0, 1]
+    covered = np.zeros(2)
+    for seed in range(80):
+        score, target, caption = study(np.random.default_rng([1, seed]), 60)
+        for position, groups in enumerate((caption, None)):
+            found = bootstrap_correlations(score, target, groups, n_resamples=300, seed=seed)
+            covered[position] += found.low.lcc <= truth <= found.high.lcc
+    by_caption, by_pair = covered / 80
+    assert by_caption >= 0.87  # 0.95 less three binomial SDs
+    assert by_pair <= 0.83

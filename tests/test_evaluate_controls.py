@@ -1,0 +1,138 @@
+"""Controls: AUC of matched against mismatched pairs, and captions dealt out anew."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from humanclap.evaluate import ResamplePlan, WeightedAuc, anchor_auc, bootstrap_statistic, swap_captions
+
+
+def auc_by_loop(matched, mismatched) -> float:
+    if not len(matched) or not len(mismatched):
+        return np.nan
+    return np.mean([(a > b) + 0.5 * (a == b) for a in matched for b in mismatched])
+
+
+@pytest.fixture(scope="module")
+def scores():
+    rng = np.random.default_rng(4)
+    matched, mismatched = np.round(0.4 + 0.3 * rng.normal(size=60), 1), np.round(0.3 * rng.normal(size=25), 1)
+    return matched, mismatched, [f"c{i % 20}" for i in range(60)], [f"c{i % 10 + 15}" for i in range(25)]
+
+
+def test_auc_by_hand():
+    found = anchor_auc([3, 2], [1, 2, 4], n_resamples=20)
+    assert found.auc == pytest.approx((1 + 1 + 0 + 1 + 0.5 + 0) / 6)
+    assert (found.n_matched, found.n_mismatched, found.n_resamples) == (2, 3, 20)
+
+
+def test_auc_is_mann_whitney(scores):
+    matched, mismatched, *_ = scores
+    expected = stats.mannwhitneyu(matched, mismatched).statistic / (len(matched) * len(mismatched))
+    assert anchor_auc(matched, mismatched, n_resamples=20).auc == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("by_caption", [True, False])
+def test_auc_interval_equals_a_plain_loop(scores, by_caption):
+    matched, mismatched, *groups = scores
+    if not by_caption:
+        groups = [None, None]
+    found = anchor_auc(matched, mismatched, *groups, n_resamples=60, seed=8)
+    labels = [*groups[0], *groups[1]] if by_caption else None
+    plan = ResamplePlan.draw(labels, 85, 60, seed=8)
+    both, first = np.concatenate([matched, mismatched]), np.arange(85) < 60
+    samples = []
+    for resample in range(60):
+        rows = plan.indices(resample)
+        samples.append(auc_by_loop(both[rows][first[rows]], both[rows][~first[rows]]))
+    assert (found.low, found.high) == pytest.approx(np.nanpercentile(samples, [2.5, 97.5]))
+
+
+def test_auc_without_one_side_in_a_resample_is_counted():
+    found = anchor_auc([2, 3, 4], [1], ["a", "b", "c"], ["d"], n_resamples=200)
+    plan = ResamplePlan.draw(list("abcd"), 4, 200)
+    one_sided = sum(set(plan.indices(b)) <= {3} or 3 not in plan.indices(b) for b in range(200))
+    assert found.n_undefined == one_sided > 0
+    assert (found.auc, found.low, found.high) == (1, 1, 1)
+
+
+def test_aucs_of_two_models_are_paired(scores):
+    matched, mismatched, *groups = scores
+    both, first = np.concatenate([matched, mismatched]), np.arange(85) < 60
+    plan = ResamplePlan.draw([*groups[0], *groups[1]], 85, 100)
+    same = WeightedAuc(both, first), WeightedAuc(2 * both + 1, first)  # AUC does not see a rising map
+    difference = bootstrap_statistic(lambda weights: same[0](weights) - same[1](weights), plan)
+    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (([1.0], []), "needs both sides, not 1 matched"),
+        (([1, np.nan], [1, 2]), "matched holds 1 NaN"),
+        (([1, 2], [1, 2], ["a", "b"]), "groups .captions. of both sides"),
+        (([1, 2], [1, 2], ["a", "b"], ["a"]), "1 groups for 2 scores"),
+    ],
+)
+def test_auc_bad_input_is_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        anchor_auc(*arguments)
+
+
+def make_pairs(n_captions=40, clips=3, repeats=1) -> pd.DataFrame:
+    rows = [
+        (f"{clip}/{c}.wav", f"caption {c // repeats}", 0.5)
+        for c in range(n_captions)
+        for clip in range(clips)
+    ]
+    return pd.DataFrame(rows, columns=["audio", "text", "target"], index=np.arange(len(rows)) * 3)
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+@pytest.mark.parametrize(
+    "pairs", [make_pairs(), make_pairs(4, 3), make_pairs(2, 5), make_pairs(40, 3, repeats=10)]
+)
+def test_swapped_captions_belong_to_no_clip_of_theirs(pairs, seed):
+    swapped = swap_captions(pairs, seed=seed)
+    assert (swapped["text"].to_numpy() != pairs["text"].to_numpy()).all()
+    assert sorted(swapped["text"]) == sorted(pairs["text"])
+    pd.testing.assert_series_equal(swapped["original_text"], pairs["text"], check_names=False)
+    pd.testing.assert_frame_equal(swapped[["audio", "target"]], pairs[["audio", "target"]])
+    pd.testing.assert_frame_equal(swapped, swap_captions(pairs, seed=seed))
+    assert "original_text" not in pairs
+
+
+def test_swapping_depends_on_the_seed():
+    assert (swap_captions(make_pairs(), 0)["text"] != swap_captions(make_pairs(), 1)["text"]).any()
+
+
+def test_a_clip_with_two_captions_gets_neither():
+    pairs = pd.DataFrame({"audio": ["a", "a", "b", "b", "c", "c"], "text": ["1", "2", "3", "4", "5", "6"]})
+    for seed in range(20):
+        swapped = swap_captions(pairs, seed)
+        for audio, rows in swapped.groupby("audio"):
+            assert not set(rows["text"]) & set(pairs.loc[pairs["audio"] == audio, "text"])
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        (pd.DataFrame({"audio": list("abc"), "text": ["x", "x", "y"]}), "2 rows have 'x'"),
+        (pd.DataFrame({"audio": ["a"], "text": ["x"]}), "found no way"),
+        (pd.DataFrame({"audio": ["a"]}), "pairs has no column text"),
+        (pd.DataFrame({"audio": ["a", "b"], "text": ["x", None]}), "without audio or text"),
+    ],
+)
+def test_swaps_that_cannot_be(pairs, message):
+    with pytest.raises(ValueError, match=message):
+        swap_captions(pairs)
+
+
+def test_swapping_real_pairs_is_quick_and_complete(real_ratings):
+    pairs = real_ratings[~real_ratings["is_anchor"]].drop_duplicates(["audio", "text"])
+    swapped = swap_captions(pairs, seed=0)
+    assert (swapped["text"] != swapped["original_text"]).all()
+    assert len(swapped) == len(pairs)

@@ -1,0 +1,146 @@
+"""Predictors that never listen: hand-made sets, broken input, the published ratings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from humanclap import relate
+from humanclap.evaluate import blind_baselines, blind_predictions
+
+
+def make_pairs(n, seed, systems=("natural", "tango")) -> pd.DataFrame:
+    """Synthetic pairs whose target is system, caption length and order words, without noise."""
+    rng = np.random.default_rng(seed)
+    system = rng.choice(systems, size=n)
+    words = rng.integers(2, 9, size=n)
+    then = rng.random(n) < 0.4
+    text = [" ".join(["word"] * (k - 1)) + (" Then" if t else " athens") for k, t in zip(words, then)]
+    target = 0.8 - 0.3 * (system == "tango") - 0.02 * words - 0.1 * then
+    return pd.DataFrame(
+        {"audio": [f"{i}.wav" for i in range(n)], "text": text, "system": system, "target": target},
+        index=np.arange(n) * 7 + 3,
+    )
+
+
+def test_least_squares_finds_an_exact_rule():
+    train, test = make_pairs(80, 0), make_pairs(50, 1)
+    found = blind_predictions(train, test)
+    assert list(found.columns) == ["constant", "system", "words", "system+words+temporal"]
+    pd.testing.assert_index_equal(found.index, test.index)
+    np.testing.assert_allclose(found["system+words+temporal"], test["target"], atol=1e-9)
+    np.testing.assert_allclose(found["constant"], train["target"].mean())
+    np.testing.assert_array_equal(found["words"], test["text"].str.split().str.len())
+    expected = test["system"].map(train.groupby("system")["target"].mean())
+    np.testing.assert_allclose(found["system"], expected)
+
+
+def test_test_targets_are_not_read():
+    train, test = make_pairs(80, 0), make_pairs(50, 1)
+    pd.testing.assert_frame_equal(
+        blind_predictions(train, test), blind_predictions(train, test.drop(columns="target"))
+    )
+
+
+def test_baselines_are_correlations_in_each_subset():
+    train, test = make_pairs(80, 0), make_pairs(50, 1)
+    test["target"] += 0.1 * np.random.default_rng(2).normal(size=50)
+    found = blind_baselines(train, test)
+    assert list(found.columns) == ["predictor", "subset", "n", "srcc", "lcc", "ktau", "mse"]
+    found = found.set_index(["predictor", "subset"])
+    natural = (test["system"] == "natural").to_numpy()
+    prediction = blind_predictions(train, test)["system+words+temporal"]
+    row = found.loc[("system+words+temporal", "natural")]
+    assert row["srcc"] == pytest.approx(
+        stats.spearmanr(prediction[natural], test["target"][natural]).statistic
+    )
+    assert row["mse"] == pytest.approx(np.mean((prediction[natural] - test["target"][natural]) ** 2))
+    assert row["n"] == natural.sum()
+    assert found.loc["constant"][["srcc", "lcc", "ktau"]].isna().all(axis=None)
+    assert found.loc["constant"]["mse"].notna().all()
+    assert found.loc["words"]["mse"].isna().all()
+    assert np.isnan(found.loc[("system", "natural"), "srcc"])
+
+
+@pytest.mark.parametrize("empty", ["no column", "NaN"])
+def test_without_systems(empty):
+    train, test = (
+        p.drop(columns="system") if empty == "no column" else p.assign(system=np.nan)
+        for p in (make_pairs(80, 0), make_pairs(50, 1))
+    )
+    found = blind_baselines(train, test)
+    assert set(found["predictor"]) == {"constant", "words", "words+temporal"}
+    assert set(found["subset"]) == {"all"}
+
+
+def test_with_one_system():
+    train, test = make_pairs(80, 0, ("mine",)), make_pairs(50, 1, ("mine",))
+    found = blind_baselines(train, test).set_index(["predictor", "subset"])
+    assert np.isnan(found.loc[("system", "all"), "srcc"])
+    assert found.loc[("system+words+temporal", "mine"), "srcc"] == pytest.approx(1)
+
+
+def test_captions_all_alike_predict_a_constant():
+    """No information beyond the system: predictions must tie exactly, not differ by rounding."""
+    train, test = (p.assign(text="a dog barks") for p in (make_pairs(80, 0), make_pairs(50, 1)))
+    found = blind_baselines(train, test).set_index(["predictor", "subset"])
+    assert np.isnan(found.loc[("system+words+temporal", "natural"), "srcc"])
+    assert found.loc[("system+words+temporal", "all"), "srcc"] == pytest.approx(
+        found.loc[("system", "all"), "srcc"]
+    )
+
+
+@pytest.mark.parametrize(
+    ("change_train", "change_test", "message"),
+    [
+        (
+            lambda p: p,
+            lambda p: p.assign(system="audiogen"),
+            "systems that train_pairs lacks: audiogen. Train has natural, tango",
+        ),
+        (
+            lambda p: p.drop(columns="system"),
+            lambda p: p,
+            "train_pairs names no system and the other set does",
+        ),
+        (
+            lambda p: p,
+            lambda p: p.assign(system=p["system"].where(p.index > 3)),
+            "test_pairs: 1 of 50 rows have no system",
+        ),
+        (lambda p: p.assign(target=np.nan), lambda p: p, "target of train_pairs holds 80 NaN"),
+        (lambda p: p, lambda p: p.assign(target=np.nan), "target of test_pairs holds 50 NaN"),
+        (lambda p: p, lambda p: p.drop(columns="text"), "test_pairs has no column text"),
+        (lambda p: p, lambda p: p.drop(columns="target"), "test_pairs has no column target"),
+        (lambda p: p.assign(text=None), lambda p: p, "train_pairs has 80 missing captions"),
+        (lambda p: p, lambda p: p.iloc[:0], "test_pairs has no rows"),
+    ],
+)
+def test_bad_pairs_are_named(change_train, change_test, message):
+    with pytest.raises(ValueError, match=message):
+        blind_baselines(change_train(make_pairs(80, 0)), change_test(make_pairs(50, 1)))
+
+
+def test_real_floors(real_ratings):
+    kept = relate.screen_listeners(real_ratings, max_anchor_mean=2.0).ratings
+    pairs = relate.aggregate_pairs(kept)
+    found = blind_baselines(pairs[pairs["split"] == "train"], pairs[pairs["split"] == "test"])
+    found = found.set_index(["predictor", "subset"])
+    expected = {
+        ("system", "all"): 0.383,
+        ("words", "all"): -0.206,
+        ("system+words+temporal", "all"): 0.463,
+        ("system+words+temporal", "synthesized"): 0.462,
+        ("system+words+temporal", "natural"): 0.181,
+        ("system+words+temporal", "audioldm"): 0.305,
+        ("system+words+temporal", "audioldm2"): 0.394,
+        ("system+words+temporal", "tango"): 0.215,
+        ("system+words+temporal", "tango2"): 0.225,
+    }
+    for row, srcc in expected.items():
+        assert found.loc[row, "srcc"] == pytest.approx(srcc, abs=0.0006), row
+    assert found.loc[("system+words+temporal", "all"), "mse"] == pytest.approx(0.055, abs=0.0006)
+    assert found.loc[("constant", "all"), "mse"] == pytest.approx(0.070, abs=0.0006)
+    assert found.loc[("system", "all"), "n"] == 2892

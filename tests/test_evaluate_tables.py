@@ -1,0 +1,286 @@
+"""Tables I to III from a long score table, against plain loops, with empty and broken cells."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from humanclap.evaluate import ResamplePlan, breakdown, compare, compare_models, correlations
+from humanclap.relate import SYSTEMS
+
+B = 60
+
+
+def make_pairs(seed=0, captions=40) -> pd.DataFrame:
+    """Synthetic pairs: each caption with the natural clip and two systems', as in RELATE."""
+    rng = np.random.default_rng(seed)
+    rows = []
+    for caption in range(captions):
+        systems = ("natural", "audioldm", "tango2") if caption % 2 else ("natural", "audioldm2", "tango")
+        rows += [(f"{system}/test/{caption}.wav", f"caption {caption}", system) for system in systems]
+    pairs = pd.DataFrame(rows, columns=["audio", "text", "system"])
+    rating = 5 + 2 * rng.normal(size=len(pairs)) + pairs["system"].map(dict(zip(SYSTEMS, (2, -1, -1, 0, 1))))
+    pairs["mean_rating"] = np.clip(np.round(rating * 2) / 2, 0, 10)
+    pairs["target"] = pairs["mean_rating"] / 10
+    return pairs
+
+
+def make_table(pairs, seed=1) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    tables = []
+    for model, noise in (("laion", 0.4), ("human-clap", 0.15), ("clipped", 0.6)):
+        score = np.maximum(pairs["target"] - 0.3 + noise * rng.normal(size=len(pairs)), 0)
+        tables.append(pairs.assign(model=model, clap_score=score))
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return make_pairs()
+
+
+@pytest.fixture(scope="module")
+def table(pairs):
+    return make_table(pairs)
+
+
+def masks(pairs) -> dict[str, np.ndarray]:
+    """The cells of all three tables, written down once more."""
+    natural, low = (pairs["system"] == "natural").to_numpy(), (pairs["mean_rating"] <= 5).to_numpy()
+    cells = {system: (pairs["system"] == system).to_numpy() for system in SYSTEMS}
+    cells |= {"synthesized": ~natural, "all": np.ones(len(pairs), bool)}
+    for name, half in (("<=5", low), (">5", ~low)):
+        cells |= {
+            f"{name} all": half,
+            f"{name} natural": half & natural,
+            f"{name} synthesized": half & ~natural,
+        }
+    return cells
+
+
+@pytest.mark.parametrize(
+    ("by", "cells"),
+    [
+        ("overall", ["all"]),
+        ("system", [*SYSTEMS, "synthesized", "all", "within systems"]),
+        (
+            "score_range",
+            [f"{half} {kind}" for half in ("<=5", ">5") for kind in ("all", "natural", "synthesized")],
+        ),
+    ],
+)
+def test_every_cell_equals_a_plain_loop(table, pairs, by, cells):
+    found = breakdown(table, by=by, n_resamples=B, seed=3)
+    metrics = ["srcc", "lcc", "ktau", "mse"] if by == "overall" else ["srcc"]
+    assert list(found.columns) == [
+        "model",
+        "cell",
+        "metric",
+        "value",
+        "low",
+        "high",
+        "n",
+        "n_constant",
+        "note",
+    ]
+    assert list(found["model"].unique()) == ["laion", "human-clap", "clipped"]
+    assert list(found["cell"].unique()) == cells
+    assert list(found["metric"].unique()) == metrics
+    assert len(found) == 3 * len(cells) * len(metrics)
+    assert (found["note"] == "").all()
+    plan = ResamplePlan.draw(pairs["text"], n_resamples=B, seed=3)
+    target = pairs["target"].to_numpy()
+    for row in found[found["cell"] != "within systems"].itertuples():
+        score = table.loc[table["model"] == row.model, "clap_score"].to_numpy()
+        inside = masks(pairs)[row.cell]
+        assert row.n == inside.sum()
+        assert row.value == pytest.approx(getattr(correlations(score[inside], target[inside]), row.metric))
+        samples = []
+        for resample in range(B):
+            rows = plan.indices(resample)
+            rows = rows[inside[rows]]
+            samples.append(getattr(correlations(score[rows], target[rows]), row.metric))
+        assert row.n_constant == np.isnan(samples).sum()
+        assert (row.low, row.high) == pytest.approx(tuple(np.nanpercentile(samples, [2.5, 97.5])), abs=1e-12)
+
+
+def test_within_systems_is_the_weighted_mean_also_in_each_resample(table, pairs):
+    found = breakdown(table, by="system", n_resamples=B, seed=3).set_index(["model", "cell"])
+    plan = ResamplePlan.draw(pairs["text"], n_resamples=B, seed=3)
+    score = table.loc[table["model"] == "laion", "clap_score"].to_numpy()
+    system, target = pairs["system"].to_numpy(), pairs["target"].to_numpy()
+
+    def within(rows):
+        parts = [rows[system[rows] == name] for name in SYSTEMS]
+        each = [stats.spearmanr(score[part], target[part]).statistic for part in parts]
+        return np.average(each, weights=[len(part) for part in parts])
+
+    row = found.loc[("laion", "within systems")]
+    assert row["value"] == pytest.approx(within(np.arange(len(pairs))))
+    samples = [within(plan.indices(resample)) for resample in range(B)]
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.percentile(samples, [2.5, 97.5])))
+    assert row["n"] == len(pairs)
+
+
+def test_within_systems_sees_through_a_score_that_knows_the_system_only(pairs):
+    """A score that is the system's name and noise correlates overall, and not within systems."""
+    pairs = make_pairs(seed=5, captions=400)
+    noise = 1e-3 * np.random.default_rng(0).normal(size=len(pairs))
+    table = pairs.assign(
+        model="blind", clap_score=pairs.groupby("system")["target"].transform("mean") + noise
+    )
+    found = breakdown(table, by="system", n_resamples=200).set_index("cell")
+    assert found.loc["all", "low"] > 0.2
+    assert found.loc["within systems", "low"] < 0 < found.loc["within systems", "high"]
+
+
+def test_row_order_of_a_model_does_not_matter(table):
+    shuffled = table.groupby("model", sort=False, group_keys=False)[list(table.columns)].apply(
+        lambda rows: rows if rows.name == "laion" else rows.sample(frac=1, random_state=1)
+    )
+    pd.testing.assert_frame_equal(
+        breakdown(table, by="system", n_resamples=B), breakdown(shuffled, by="system", n_resamples=B)
+    )
+
+
+def test_other_columns_names(table):
+    renamed = table.rename(columns={"model": "variant", "clap_score": "cosine", "text": "text"})
+    found = breakdown(renamed, score="cosine", model="variant", groups=None, metrics="lcc", n_resamples=B)
+    assert list(found["variant"]) == ["laion", "human-clap", "clipped"]
+    assert list(found["metric"].unique()) == ["lcc"]
+
+
+def test_floor_stands_beside_every_cell(table, pairs):
+    blind = table.assign(blind=table["system"].map({s: i for i, s in enumerate(SYSTEMS)}).astype(float))
+    found = breakdown(blind, by="system", floor="blind", n_resamples=B).set_index(["model", "cell"])
+    expected = stats.spearmanr(
+        pairs["system"].map({s: i for i, s in enumerate(SYSTEMS)}), pairs["target"]
+    ).statistic
+    assert found.loc[("laion", "all"), "floor"] == pytest.approx(expected)
+    assert np.isnan(found.loc[("laion", "tango"), "floor"])  # constant within a system
+    without = breakdown(table, by="system", n_resamples=B).set_index(["model", "cell"])
+    pd.testing.assert_frame_equal(found.drop(columns="floor"), without)
+
+
+def test_empty_small_and_constant_cells_stay_and_are_marked(table):
+    few = table[
+        (table["system"] != "tango")
+        & (
+            (table["system"] != "tango2")
+            | table["audio"].isin(["tango2/test/1.wav", "tango2/test/3.wav", "tango2/test/5.wav"])
+        )
+    ].copy()
+    few.loc[(few["model"] == "clipped") & (few["system"] == "audioldm"), "clap_score"] = 0.0
+    found = breakdown(few, by="system", n_resamples=B).set_index(["model", "cell"])
+    assert found.loc[("laion", "tango"), "note"] == "no such pairs"
+    assert found.loc[("laion", "tango"), "n"] == 0
+    assert found.loc[("laion", "tango2"), "note"] == "fewer than 4 pairs"
+    assert found.loc[("laion", "tango2"), "n"] == 3
+    assert found.loc[("clipped", "audioldm"), "note"] == "constant score or target"
+    assert found.loc[("laion", "audioldm"), "note"] == ""
+    marked = found[found["note"].isin(["no such pairs", "fewer than 4 pairs", "constant score or target"])]
+    assert marked[["value", "low", "high"]].isna().all(axis=None)
+    assert found.loc[("laion", "within systems"), "note"] == "without tango2 (fewer than 4 pairs)"
+    assert np.isfinite(found.loc[("laion", "within systems"), "value"])
+    differences = compare_models(few, "laion", by="system", n_resamples=B).set_index(["model", "cell"])
+    assert differences.loc[("clipped", "audioldm"), "note"] == "constant score or target"
+    assert np.isnan(
+        differences.loc[("clipped", "audioldm"), ["difference", "low", "high", "p"]].astype(float)
+    ).all()
+
+
+def test_a_constant_score_keeps_its_mse(table):
+    constant = table.assign(clap_score=0.5)
+    found = breakdown(constant, n_resamples=B).set_index(["model", "metric"])
+    assert found.loc[("laion", "mse"), "low"] < found.loc[("laion", "mse"), "value"]
+    assert found.loc[("laion", "mse"), "note"] == ""
+    assert found.loc[("laion", "srcc"), "note"] == "constant score or target"
+
+
+def test_a_plain_table_without_systems(table):
+    plain = table.drop(columns="system")
+    found = breakdown(plain, by="system", n_resamples=B).set_index(["model", "cell"])
+    assert found.loc[("laion", "natural"), "note"] == "no system known"
+    assert np.isfinite(found.loc[("laion", "all"), "value"])
+    assert np.isnan(found.loc[("laion", "within systems"), "value"])
+    found = breakdown(plain, by="score_range", n_resamples=B).set_index(["model", "cell"])
+    assert found.loc[("laion", "<=5 synthesized"), "note"] == "no system known"
+    assert np.isfinite(found.loc[("laion", "<=5 all"), "value"])
+
+
+def test_systems_of_another_data_set(table):
+    other = table.assign(system=table["system"].map(lambda s: "natural" if s == "natural" else "mine"))
+    found = breakdown(other, by="system", n_resamples=B)
+    assert list(found["cell"].unique()) == ["natural", "mine", "synthesized", "all", "within systems"]
+
+
+@pytest.mark.parametrize("metric", ["srcc", "mse"])
+def test_compare_models_equals_compare(table, pairs, metric):
+    found = compare_models(table, "laion", metrics=metric, n_resamples=B, seed=7).set_index("model")
+    assert list(found.index) == ["human-clap", "clipped"]
+    scores = {name: rows["clap_score"] for name, rows in table.groupby("model")}
+    for name in found.index:
+        one = compare(scores[name], scores["laion"], pairs["target"], pairs["text"], metric, B, seed=7)
+        row = found.loc[name]
+        assert row[["difference", "low", "high", "p"]].tolist() == pytest.approx(
+            [one.difference, one.low, one.high, one.p]
+        )
+        assert (row["value"], row["baseline_value"]) == pytest.approx((one.a, one.b))
+        assert (row["n"], row["n_constant"], row["baseline"]) == (one.n, one.n_constant, "laion")
+
+
+def with_nan(table):
+    table.loc[[3, 5], "clap_score"] = np.nan
+    table.loc[130, "clap_score"] = np.inf
+    return table
+
+
+@pytest.mark.parametrize(
+    ("spoil", "arguments", "message"),
+    [
+        (with_nan, {}, r"3 of 360 values of clap_score are not finite.*'laion': 2.*'human-clap': 1"),
+        (
+            lambda t: t.drop(index=0),
+            {},
+            r"'human-clap' lacks 0 pairs of 'laion' and has 1.*natural/test/0.wav",
+        ),
+        (lambda t: t.drop(index=200), {}, "'human-clap' lacks 1 pairs of 'laion'"),
+        (lambda t: pd.concat([t, t.iloc[[0]]]), {}, "'laion' has 1 pairs twice"),
+        (lambda t: t.drop(columns="clap_score"), {}, "no column clap_score; it has: audio, text"),
+        (lambda t: t.drop(columns="mean_rating"), {"by": "score_range"}, "column mean_rating"),
+        (
+            lambda t: t.assign(target=t["target"] + (t.index == 150)),
+            {},
+            "target differs between 'laion' and 'human-clap'",
+        ),
+        (
+            lambda t: t.assign(system=t["system"].where(t["audio"] != t["audio"][0])),
+            {"by": "system"},
+            "1 of 120 pairs have no",
+        ),
+        (lambda t: t.assign(model=t["model"].where(t.index > 0)), {}, r"missing values in \{'model': 1\}"),
+        (lambda t: t.iloc[:0], {}, "no rows"),
+        (
+            lambda t: t,
+            {"by": "speaker"},
+            "unknown breakdown 'speaker'. Available: overall, system, score_range",
+        ),
+        (lambda t: t, {"metrics": ["rmse"]}, "unknown metric: rmse"),
+        (lambda t: t, {"groups": "caption"}, "no column caption"),
+        (lambda t: t.assign(blind=np.nan), {"floor": "blind"}, "floor column blind holds 120 NaN"),
+    ],
+)
+def test_broken_tables_are_named(table, spoil, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        breakdown(spoil(table.copy()), n_resamples=B, **arguments)
+
+
+def test_compare_models_needs_its_baseline(table):
+    with pytest.raises(
+        ValueError, match="baseline 'ms' is not in the table. Available: laion, human-clap, clipped"
+    ):
+        compare_models(table, "ms")
+    with pytest.raises(ValueError, match="nothing to compare"):
+        compare_models(table[table["model"] == "laion"], "laion", n_resamples=B)
