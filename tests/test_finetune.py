@@ -1,0 +1,821 @@
+"""Fine-tuning against a loop written from the equations, and the promises of its documentation.
+
+The CLAP is a tiny random ClapModel and the clips are synthetic tones; no number here says anything about
+sound."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import warnings
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import torch.nn.functional as F
+from tokenizers import ByteLevelBPETokenizer
+from torch import nn
+from transformers import (
+    AutoTokenizer,
+    ClapConfig,
+    ClapFeatureExtractor,
+    ClapModel,
+    ClapProcessor,
+    RobertaTokenizerFast,
+)
+
+from humanclap import losses
+from humanclap.clap import load_clap
+from humanclap.finetune import CONTROL_KIND, KINDS, FinetuneConfig, NonFiniteLoss, PairData, finetune, prepare
+from humanclap.finetune.data import draw_batches, repeated_captions
+from humanclap.finetune.repeat import reproducible
+from humanclap.finetune.trainer import Trainer
+
+SAMPLE_RATE, CLIP_SECONDS, MELS, SPEC = 8000, 2, 16, 64
+SOUNDS = ("dog", "train", "bell", "rain", "wind", "siren", "bird", "saw")
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread():
+    """Threads only get into each other's way in a model this small."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    """48 rated tones, three to a caption, and the folder they lie in."""
+    root = tmp_path_factory.mktemp("corpus")
+    rng = np.random.default_rng(0)
+    time = np.arange(int(1.5 * SAMPLE_RATE)) / SAMPLE_RATE
+    rows = []
+    for index in range(48):
+        caption = f"a {SOUNDS[index // 3 % 8]} followed by a {SOUNDS[(index // 3 * 3 + index // 24) % 8]}"
+        tone = np.sin(2 * np.pi * (150 + 60 * (index // 3)) * time) + 0.2 * rng.standard_normal(len(time))
+        soundfile.write(root / f"{index:02d}.wav", 0.2 * tone, SAMPLE_RATE, subtype="PCM_16")
+        rows.append({"audio": f"{index:02d}.wav", "text": caption, "target": int(rng.integers(0, 11)) / 10})
+    return pd.DataFrame(rows), root
+
+
+def make_clap(folder, texts, fused=False):
+    """A random ClapModel with a front end, as save_pretrained writes it; its cosines lie on both sides of
+    0."""
+    tokenizer = ByteLevelBPETokenizer()
+    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
+    tokenizer.train_from_iterator(texts, vocab_size=320, special_tokens=special, show_progress=False)
+    folder.mkdir()
+    tokenizer.save_model(str(folder))
+    RobertaTokenizerFast(
+        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=40
+    ).save_pretrained(folder)
+    frames = SPEC * SPEC // MELS
+    ClapFeatureExtractor(
+        feature_size=MELS, sampling_rate=SAMPLE_RATE, max_length_s=CLIP_SECONDS, fft_window_size=256,
+        hop_length=math.ceil(SAMPLE_RATE * CLIP_SECONDS / (frames - 1)), frequency_min=50, frequency_max=4000,
+        truncation="fusion" if fused else "rand_trunc", padding="repeatpad",
+    ).save_pretrained(folder)  # fmt: skip
+    config = ClapConfig(
+        text_config={
+            "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
+            "projection_dim": 32, "intermediate_size": 64, "max_position_embeddings": 42,
+            "layer_norm_eps": 1e-5, "initializer_factor": 2.0,
+        },
+        audio_config={
+            "spec_size": SPEC, "num_mel_bins": MELS, "patch_embeds_hidden_size": 8, "depths": [1, 1],
+            "hidden_size": 16, "num_attention_heads": [2, 2], "window_size": 4, "projection_dim": 32,
+            "enable_fusion": fused, "fusion_type": "aff_2d" if fused else None, "initializer_factor": 2.0,
+        },
+        projection_dim=32,
+    )  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = ClapModel(config)
+        shared = torch.randn(32)
+        for projection in (model.audio_projection, model.text_projection):
+            projection.linear2.bias.data.copy_(0.15 * shared)
+        batch_norm = model.audio_model.audio_encoder.batch_norm
+        batch_norm.running_mean.fill_(-30.0)
+        batch_norm.running_var.fill_(200.0)
+    model.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def clap(corpus, tmp_path_factory):
+    folder = make_clap(tmp_path_factory.mktemp("clap") / "tiny", corpus[0]["text"])
+    return load_clap(folder, device="cpu")
+
+
+@pytest.fixture(scope="module")
+def sets(corpus, clap):
+    """24 pairs that train and 24 that validate, prepared, no caption on both sides."""
+    pairs, root = corpus
+    return prepare(clap, pairs[:24], root, progress=False), prepare(clap, pairs[24:], root, progress=False)
+
+
+@pytest.fixture(scope="module")
+def eight(corpus, clap):
+    """Eight pairs with eight captions: one batch is all of them."""
+    pairs, root = corpus
+    return prepare(clap, pairs[::3][:8], root, progress=False)
+
+
+def run(clap, sets, output_dir=None, **settings):
+    config = FinetuneConfig(**{"epochs": 2, "learning_rate": 1e-3, **settings})
+    return finetune(config, *sets, base=clap, output_dir=output_dir, progress=False)
+
+
+def same_weights(one, other):
+    one, other = one.state_dict(), other.state_dict()
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+# --- the configuration
+# -------------------------------------------------------------------------------------------
+
+
+def test_the_defaults_are_the_paper_s():
+    config = FinetuneConfig()
+    assert (config.kind, config.learning_rate, config.batch_size, config.epochs) == ("wsce+mae", 1e-5, 8, 50)
+    assert (config.contrastive_weight, config.regression_weight) == (0.1, 1.0)
+    assert [config.variant(kind).kind for kind in KINDS] == ["wsce+mse", "wsce+mae", "wsce", "mse", "mae"]
+    assert config.variant(CONTROL_KIND).kind == "sce"
+    assert json.loads(json.dumps(FinetuneConfig(seed=np.int64(3)).to_dict()))["seed"] == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "error", "says"),
+    [
+        ({"kind": "mse+mae"}, ValueError, "kind is 'mse.mae'; allowed: wsce.mse.*sce"),
+        ({"towers": "video"}, ValueError, "allowed: both, audio, text"),
+        ({"batch_size": 0}, ValueError, "batch_size is 0; it must be at least 1"),
+        ({"batch_size": 8.0}, TypeError, "batch_size is 8.0"),
+        ({"epochs": 0}, ValueError, "epochs is 0"),
+        ({"seed": -1}, ValueError, "seed is -1"),
+        ({"seed": True}, TypeError, "seed is True"),
+        ({"learning_rate": 0}, ValueError, "learning_rate is 0"),
+        ({"learning_rate": math.nan}, ValueError, "learning_rate is nan"),
+        ({"learning_rate": "1e-5"}, TypeError, "learning_rate is '1e-5'"),
+        ({"weight_decay": -0.1}, ValueError, "weight_decay is -0.1"),
+        ({"dropout": 0.1}, TypeError, "dropout is 0.1; allowed: True or False"),
+        ({"kind": "wsce", "batch_size": 1}, ValueError, "zero for a single pair"),
+        ({"contrastive_weight": 0, "regression_weight": 0}, ValueError, "no loss left"),
+        ({"base": None}, TypeError, "base is None"),
+    ],
+)
+def test_a_wrong_setting_is_named(setting, error, says):
+    with pytest.raises(error, match=says):
+        FinetuneConfig(**setting)
+
+
+def test_one_pair_a_batch_is_enough_for_regression():
+    assert FinetuneConfig(kind="mae", batch_size=1).batch_size == 1
+
+
+# --- the data
+# ----------------------------------------------------------------------------------------------------
+
+
+def test_each_clip_and_caption_is_prepared_once(corpus, clap):
+    pairs, root = corpus
+    other = pairs[:6].assign(text=pairs["text"][10])
+    data = prepare(clap, pd.concat([pairs[:6], other]).sample(frac=1, random_state=0), root, progress=False)
+    assert len(data) == 12
+    assert len(data.features["input_features"]) == 6 and len(data.tokens["input_ids"]) == 3
+    assert list(data.pairs.columns) == ["audio", "text", "target"]
+    extractor, tokenizer = clap.feature_extractor, clap.tokenizer
+    for row, pair in data.pairs.iterrows():
+        samples, _ = soundfile.read(root / pair["audio"], dtype="float32")
+        expected = extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_features"][0]
+        torch.testing.assert_close(
+            data.features["input_features"][data.clip[row]], expected, atol=1e-3, rtol=0
+        )
+        ids, mask = (data.tokens[name][data.caption[row]] for name in ("input_ids", "attention_mask"))
+        assert ids[mask.bool()].tolist() == tokenizer(pair["text"])["input_ids"]
+        assert data.target[row].item() == pytest.approx(pair["target"])
+
+
+def test_more_clips_than_one_chunk_keep_their_order(corpus, clap, monkeypatch):
+    pairs, root = corpus
+    whole = prepare(clap, pairs[:10], root, progress=False)
+    monkeypatch.setattr("humanclap.finetune.data.CLIPS_PER_CHUNK", 4)
+    torch.testing.assert_close(
+        prepare(clap, pairs[:10], root, progress=False).features, whole.features, rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda pairs: pairs.drop(columns="target"), "no column target; needed: audio, text, target"),
+        (lambda pairs: pairs[:0], "no pairs"),
+        (lambda pairs: pairs.assign(target=pairs["target"] * 10), "divided by 10"),
+        (
+            lambda pairs: pairs.assign(target=np.nan),
+            "4 of 4 targets are not within 0-1, such as nan in row 0",
+        ),
+        (lambda pairs: pairs.assign(target="high"), "such as 'high'"),
+        (lambda pairs: pairs.assign(text=["a", "", "c", "d"]), "row 1 of the pairs: text is ''"),
+        (lambda pairs: pairs.assign(audio=[None, "b", "c", "d"]), "row 0 of the pairs: audio is None"),
+        (lambda pairs: pd.concat([pairs, pairs[:1]]), "1 pairs stand more than once, such as 00.wav"),
+    ],
+)
+def test_unfit_pairs_are_refused(corpus, clap, change, says):
+    pairs, root = corpus
+    with pytest.raises(ValueError, match=says):
+        prepare(clap, change(pairs[:4]), root, progress=False)
+
+
+def test_audio_that_is_not_there_or_unreadable_raises_with_its_path(corpus, clap, tmp_path):
+    pairs, root = corpus
+    with pytest.raises(
+        FileNotFoundError, match=r"1 of 3 audio files are not there, the first is .*absent\.wav"
+    ):
+        prepare(clap, pairs[:3].assign(audio=["00.wav", "absent.wav", "01.wav"]), root, progress=False)
+    (tmp_path / "letter.wav").write_text("Dear Sir or Madam")
+    with pytest.raises(Exception, match=r"letter\.wav"):
+        prepare(clap, pairs[:1].assign(audio="letter.wav"), tmp_path, progress=False)
+
+
+def test_other_ratings_share_the_features(sets):
+    train, _ = sets
+    permuted = train.with_target(train.pairs["target"].to_numpy()[::-1])
+    assert permuted.features["input_features"] is train.features["input_features"]
+    assert torch.equal(permuted.target, train.target.flip(0)) and permuted.sha256 != train.sha256
+    with pytest.raises(ValueError, match="divided by 10"):
+        train.with_target(np.full(len(train), 7))
+
+
+def test_the_data_hash_covers_ratings_and_audio(corpus, clap, tmp_path):
+    pairs, root = corpus
+    pairs = pairs[:2]
+    for name in pairs["audio"]:
+        (tmp_path / name).write_bytes((root / name).read_bytes())
+    first = prepare(clap, pairs, root, progress=False).sha256
+    assert prepare(clap, pairs, tmp_path, progress=False).sha256 == first
+    assert prepare(clap, pairs.assign(target=0.5), tmp_path, progress=False).sha256 != first
+    (tmp_path / "00.wav").write_bytes((root / "07.wav").read_bytes())
+    assert prepare(clap, pairs, tmp_path, progress=False).sha256 != first
+
+
+# --- batches
+# -----------------------------------------------------------------------------------------------------
+
+
+def captions_only(captions):
+    """PairData of which only the captions count."""
+    ids = torch.ones(max(captions) + 1, 3, dtype=torch.long)
+    index = torch.tensor(captions)
+    blank = torch.zeros(len(captions))
+    tokens = {"input_ids": ids, "attention_mask": ids}
+    return PairData(pd.DataFrame(), {}, tokens, torch.arange(len(captions)), index, blank, "", "")
+
+
+def batches_of(captions, batch_size=8, seed=0, distinct=True, drop_last=False):
+    generator = torch.Generator().manual_seed(seed)
+    return draw_batches(captions_only(captions), batch_size, generator, distinct, drop_last)
+
+
+@pytest.mark.parametrize(
+    "captions", [[i // 3 for i in range(60)], [i // 3 for i in range(29)], [0] * 5 + list(range(1, 36))]
+)
+def test_no_caption_stands_twice_in_a_batch(captions):
+    plain_repeats = 0
+    for seed in range(20):
+        batches = batches_of(captions, seed=seed)
+        assert sorted(torch.cat([batch.pairs for batch in batches]).tolist()) == list(range(len(captions)))
+        assert [len(batch.pairs) for batch in batches[:-1]] == [8] * (len(batches) - 1)
+        assert len(batches) == math.ceil(len(captions) / 8)
+        for batch in batches:
+            held = [captions[pair] for pair in batch.pairs]
+            assert len(set(held)) == len(held)
+            assert batch.captions[batch.caption_of].tolist() == held
+            assert batch.clips.tolist() == batch.pairs.tolist()
+        plain_repeats += repeated_captions(batches_of(captions, seed=seed, distinct=False))
+    assert plain_repeats > 0  # without the switch it does happen
+
+
+@pytest.mark.parametrize(
+    ("captions", "batch_size", "unavoidable"),
+    [([0] * 16, 8, 14), ([0] * 6 + list(range(1, 11)), 8, 4), ([0, 1] * 8, 8, 12), ([0, 0, 0, 1], 2, 1)],
+)
+def test_what_cannot_be_parted_stays_and_is_counted(captions, batch_size, unavoidable):
+    for seed in range(10):
+        batches = batches_of(captions, batch_size, seed)
+        assert len(batches) == math.ceil(len(captions) / batch_size)
+        assert sorted(torch.cat([batch.pairs for batch in batches]).tolist()) == list(range(len(captions)))
+        assert repeated_captions(batches) == unavoidable
+
+
+def test_every_pair_is_as_likely_to_meet_every_other():
+    """The exchange must not leave a pattern: 12 captions of two clips, in batches of 4, met over 3,000
+    draws."""
+    captions = [i // 2 for i in range(24)]
+    met = np.zeros((24, 24))
+    for seed in range(3000):
+        for batch in batches_of(captions, 4, seed):
+            met[np.ix_(batch.pairs, batch.pairs)] += 1
+    apart = met[np.not_equal.outer(captions, captions)]
+    expected = 3000 * 3 / 22
+    assert abs(apart.mean() - expected) < 1e-9
+    assert np.abs(apart - expected).max() < 5 * math.sqrt(expected)  # counts within chance
+
+
+def test_drop_last_leaves_out_only_a_short_batch():
+    assert [len(batch.pairs) for batch in batches_of(list(range(20)), drop_last=True)] == [8, 8]
+    assert [len(batch.pairs) for batch in batches_of(list(range(16)), drop_last=True)] == [8, 8]
+    assert [len(batch.pairs) for batch in batches_of(list(range(5)), drop_last=True)] == [5]
+
+
+def test_the_order_follows_from_seed_and_epoch(clap, sets):
+    def order(trainer, epoch):
+        return torch.cat([batch.pairs for batch in trainer.batches(epoch)]).tolist()
+
+    one, again, other = (Trainer(FinetuneConfig(seed=seed), clap.model, *sets, CPU) for seed in (0, 0, 1))
+    assert order(one, 3) == order(again, 3)
+    assert order(one, 3) != order(one, 4) and order(one, 3) != order(other, 3)
+    fixed = [
+        torch.cat([batch.pairs for batch in trainer.validation_batches]).tolist() for trainer in (one, other)
+    ]
+    assert fixed[0] == fixed[1]  # validation: the same batches for every seed, and no caption twice in one
+    assert repeated_captions(one.validation_batches) == 0
+
+
+# --- against a plain loop
+# ----------------------------------------------------------------------------------------
+
+
+def plain_loss(audio, text, target, scale, kind):
+    """Equations 2-6, written out for embeddings of unit length."""
+    cosine = audio @ text.T
+    score = torch.clamp(torch.diagonal(cosine), min=0)
+    n, total = len(target), 0.0
+    for i in range(n):
+        to_text = torch.log(torch.exp(scale * cosine[i, i]) / torch.exp(scale * cosine[i, :]).sum())
+        to_audio = torch.log(torch.exp(scale * cosine[i, i]) / torch.exp(scale * cosine[:, i]).sum())
+        total = total - (target[i] if "wsce" in kind else 1.0) * (to_text + to_audio) / (2 * n)
+    if kind in ("wsce", "sce"):
+        return total
+    difference = target - score
+    regression = (difference**2).mean() if kind.endswith("mse") else difference.abs().mean()
+    return 0.1 * total + regression if "+" in kind else regression
+
+
+def plain_features(clap, pairs, root):
+    """What ClapFeatureExtractor and the tokenizer themselves make of the pairs."""
+    samples = [soundfile.read(root / name, dtype="float32")[0] for name in pairs["audio"]]
+    features = clap.feature_extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")[
+        "input_features"
+    ]
+    tokens = clap.tokenizer(list(pairs["text"]), padding=True, return_tensors="pt")
+    return features, tokens["input_ids"], tokens["attention_mask"]
+
+
+def plain_training(clap, pairs, root, kind, steps):
+    """A plain loop: `steps` lists of rows -> the losses, and the weights before and after each step."""
+    features, ids, mask = plain_features(clap, pairs, root)
+    target = torch.tensor(pairs["target"].to_numpy(), dtype=torch.float32)
+    model = copy.deepcopy(clap.model).eval()
+    matrices = [
+        module.weight
+        for module in model.modules()
+        if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding))
+    ]
+    rest = [values for values in model.parameters() if not any(values is matrix for matrix in matrices)]
+    groups = [{"params": matrices, "weight_decay": 0.01}, {"params": rest, "weight_decay": 0.0}]
+    optimizer = torch.optim.AdamW(groups, lr=1e-3)
+    step_losses, weights = [], [copy.deepcopy(model.state_dict())]
+    for rows in steps:
+        audio = model.get_audio_features(input_features=features[rows])
+        text = model.get_text_features(input_ids=ids[rows], attention_mask=mask[rows])
+        audio, text = (getattr(output, "pooler_output", output) for output in (audio, text))  # transformers 5
+        loss = plain_loss(audio, text, target[rows], model.logit_scale_a.exp(), kind)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        step_losses.append(loss.item())
+        weights.append(copy.deepcopy(model.state_dict()))
+    return step_losses, weights
+
+
+def moved(before, after):
+    """Δθ as one vector, without the attention key biases: softmax does not see them, so rounding alone moves
+    them."""
+    names = [name for name in before if before[name].is_floating_point() and not name.endswith(".key.bias")]
+    return torch.cat([(after[name] - before[name]).flatten() for name in names])
+
+
+@pytest.mark.parametrize("kind", [*KINDS, CONTROL_KIND])
+def test_twenty_steps_equal_a_plain_loop(clap, corpus, eight, kind):
+    pairs, root = corpus
+    step_losses, weights = plain_training(clap, pairs[::3][:8], root, kind, [list(range(8))] * 20)
+    with pytest.warns(
+        UserWarning, match="8 pairs and 8 captions stand in the training and the validation set"
+    ):
+        result = run(clap, (eight, eight), kind=kind, epochs=20, dropout=False)
+    np.testing.assert_allclose(result.history["train_loss"][1:], step_losses, rtol=0, atol=1e-5)
+    assert result.best_epoch > 10 and result.improved
+    expected = moved(weights[0], weights[result.best_epoch])
+    difference = moved(weights[0], result.model.state_dict()) - expected
+    assert difference.norm() <= 1e-2 * expected.norm()
+
+
+def test_twenty_steps_over_several_batches_equal_a_plain_loop(clap, corpus, sets):
+    pairs, root = corpus
+    trainer = Trainer(FinetuneConfig(learning_rate=1e-3, dropout=False, batch_size=6), clap.model, *sets, CPU)
+    epochs = [[batch.pairs.tolist() for batch in trainer.batches(epoch)] for epoch in range(1, 6)]
+    step_losses, weights = plain_training(clap, pairs[:24], root, "wsce+mae", sum(epochs, []))
+    means = [trainer.train_epoch(epoch)["loss"] for epoch in range(1, 6)]
+    np.testing.assert_allclose(means, np.reshape(step_losses, (5, 4)).mean(axis=1), rtol=0, atol=1e-5)
+    expected = moved(weights[0], weights[-1])
+    assert (moved(weights[0], trainer.model.state_dict()) - expected).norm() <= 1e-2 * expected.norm()
+
+
+def test_a_fused_model_trains_with_one_long_clip_in_the_batch(corpus, tmp_path):
+    """The fusion block's batch norm could not take statistics of a single clip; frozen, it need not."""
+    pairs, root = corpus
+    clap = load_clap(make_clap(tmp_path / "fused", pairs["text"], fused=True), device="cpu")
+    soundfile.write(tmp_path / "long.wav", 0.1 * np.sin(np.arange(3 * SAMPLE_RATE) * 0.3), SAMPLE_RATE)
+    for name in pairs["audio"][:4]:
+        (tmp_path / name).write_bytes((root / name).read_bytes())
+    data = prepare(clap, pairs[:4].assign(audio=["long.wav", *pairs["audio"][1:4]]), tmp_path, progress=False)
+    assert data.features["is_longer"].flatten().tolist() == [True, False, False, False]
+    trainer = Trainer(FinetuneConfig(learning_rate=1e-3), clap.model, data, data, CPU)
+    fusion = trainer.model.audio_model.audio_encoder.patch_embed.fusion_model
+    before = copy.deepcopy(fusion.state_dict())
+    with reproducible(CPU):
+        trainer.train_epoch(1)
+    after = fusion.state_dict()
+    assert not torch.equal(before["local_att.0.weight"], after["local_att.0.weight"])
+    assert torch.equal(before["local_att.1.running_mean"], after["local_att.1.running_mean"])
+
+
+# --- selection and history
+# ---------------------------------------------------------------------------------------
+
+
+def test_the_lowest_validation_loss_wins_and_is_what_the_checkpoint_has(clap, corpus, sets, tmp_path):
+    pairs, root = corpus
+    result = run(clap, sets, tmp_path, kind="mae", epochs=6, learning_rate=3e-3)
+    history = result.history
+    assert (
+        history["epoch"].tolist() == list(range(7))
+        and history.iloc[0][["train_loss", "negative_share"]].isna().all()
+    )
+    trained = history[history["epoch"] > 0].set_index("epoch")["validation_loss"]
+    assert result.best_epoch == trained.idxmin() and trained.nunique() == 6
+    assert (result.n_train, result.n_validation) == (24, 24)
+
+    reloaded = load_clap(result.checkpoint, device="cpu")
+    validation = pairs[24:]
+    for opened, epoch in ((clap, 0), (reloaded, result.best_epoch)):
+        audio = opened.embed_audio([root / name for name in validation["audio"]])
+        text = opened.embed_text(list(validation["text"]))
+        cosine = (audio * text).sum(axis=1)
+        score, target = np.maximum(cosine, 0), validation["target"]
+        row = history.loc[epoch]
+        assert (
+            row["validation_loss"]
+            == row["validation_regression"]
+            == pytest.approx(abs(target - score).mean(), abs=1e-6)
+        )
+        assert row["validation_srcc"] == pytest.approx(
+            pd.Series(score).corr(target.reset_index(drop=True), "spearman")
+        )
+        assert row["validation_negative_share"] == pytest.approx((cosine < 0).mean())
+        assert np.isnan(row["validation_contrastive"])
+    assert same_weights(result.model, reloaded.model)
+    written = pd.read_csv(tmp_path / "history.csv")
+    pd.testing.assert_frame_equal(written, history)
+
+
+def test_the_terms_stand_apart_and_add_up(clap, sets):
+    history = run(clap, sets, kind="wsce+mse", contrastive_weight=0.3, regression_weight=0.7).history
+    for prefix, rows in (("train", history[1:]), ("validation", history)):
+        total = 0.3 * rows[f"{prefix}_contrastive"] + 0.7 * rows[f"{prefix}_regression"]
+        np.testing.assert_allclose(rows[f"{prefix}_loss"], total, rtol=1e-6)
+    assert history["temperature"][0] == pytest.approx(0.07) and history["temperature"].nunique() == 3
+
+
+def test_the_validation_contrastive_term_is_that_of_batches_of_batch_size(clap, sets):
+    result = run(clap, sets, kind="wsce", epochs=1, batch_size=8)
+    trainer = Trainer(FinetuneConfig(), clap.model, *sets, CPU)
+    data, means = sets[1], []
+    with torch.no_grad():
+        for batch in trainer.validation_batches:
+            clips, captions = data.clip[batch.pairs], data.caption[batch.pairs]
+            audio = clap.encode_audio({name: values[clips] for name, values in data.features.items()})
+            text = clap.encode_text({name: values[captions] for name, values in data.tokens.items()})
+            unit = (F.normalize(audio, dim=1), F.normalize(text, dim=1))
+            means.append(
+                plain_loss(*unit, data.target[batch.pairs], clap.model.logit_scale_a.exp(), "wsce").item()
+            )
+    assert len(means) == 3
+    assert result.history["validation_loss"][0] == pytest.approx(np.mean(means), abs=1e-6)
+
+
+def test_the_base_cannot_win(clap, sets):
+    """Training towards 1 where validation wants 0 makes every epoch worse, and the result says so."""
+    train, validation = (
+        data.with_target(np.full(len(data), value)) for data, value in zip(sets, (1.0, 0.0), strict=True)
+    )
+    result = run(clap, (train, validation), kind="mae", epochs=3)
+    loss = result.history["validation_loss"]
+    assert (loss[1:] > loss[0]).all() and not result.improved
+    assert result.best_epoch == loss[1:].idxmin() >= 1
+    assert result.history["validation_srcc"].isna().all()  # constant ratings have no ranks
+
+
+def test_eight_pairs_are_learnt_by_heart(clap, eight):
+    with pytest.warns(UserWarning, match="rewards memory"):
+        result = run(clap, (eight, eight), epochs=150, learning_rate=3e-3, dropout=False)
+    best = result.history.set_index("epoch").loc[result.best_epoch]
+    assert best["validation_regression"] < 0.05 < result.history["validation_regression"][0]
+    assert best["validation_srcc"] > 0.9
+
+
+# --- switches
+# ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", [True, False])
+def test_batch_norm_statistics_stay_when_frozen(clap, sets, frozen):
+    norm = run(clap, sets, freeze_batch_norm=frozen, epochs=1).model.audio_model.audio_encoder.batch_norm
+    base = clap.model.audio_model.audio_encoder.batch_norm
+    for name in ("running_mean", "running_var", "num_batches_tracked"):
+        assert torch.equal(getattr(norm, name), getattr(base, name)) == frozen
+    assert not torch.equal(norm.weight, base.weight)  # scale and shift train in both cases
+
+
+@pytest.mark.parametrize(("towers", "still"), [("audio", "text"), ("text", "audio")])
+def test_only_the_chosen_tower_trains(clap, sets, towers, still):
+    trained, base = run(clap, sets, towers=towers).model.state_dict(), clap.model.state_dict()
+    assert all(torch.equal(trained[name], base[name]) for name in base if name.startswith(still))
+    assert not torch.equal(
+        trained[f"{towers}_projection.linear1.weight"], base[f"{towers}_projection.linear1.weight"]
+    )
+
+
+@pytest.mark.parametrize(("start", "bound"), [(150.0, 100.0), (0.5, 1.0)])
+def test_the_logit_scale_is_clamped(clap, sets, start, bound):
+    """A base may come with a scale outside 1-100; the first step brings it to the bound."""
+    model = copy.deepcopy(clap.model)
+    model.logit_scale_a.data.fill_(math.log(start))
+    trainer = Trainer(FinetuneConfig(kind="wsce", learning_rate=1e-9), model, *sets, CPU)
+    assert trainer.temperature == pytest.approx(1 / start, rel=1e-6)
+    with reproducible(CPU):
+        trainer.train_epoch(1)
+    assert trainer.temperature == pytest.approx(1 / bound, rel=1e-6)
+
+
+def test_the_temperature_can_stay(clap, sets):
+    model = run(clap, sets, learn_temperature=False).model
+    assert torch.equal(model.logit_scale_a, clap.model.logit_scale_a)
+    assert torch.equal(
+        run(clap, sets).model.logit_scale_t, clap.model.logit_scale_t
+    )  # it has no part in the loss
+
+
+def test_weight_decay_reaches_matrices_only(clap, sets):
+    trainer = Trainer(FinetuneConfig(weight_decay=0.5), clap.model, *sets, CPU)
+    name_of = {id(values): name for name, values in trainer.model.named_parameters()}
+    decayed, plain = (
+        {name_of[id(values)] for values in group["params"]}
+        for group in sorted(trainer.optimizer.param_groups, key=lambda group: -group["weight_decay"])
+    )
+    assert {group["weight_decay"] for group in trainer.optimizer.param_groups} == {0.5, 0.0}
+    assert {"text_projection.linear1.weight", "audio_model.audio_encoder.patch_embed.proj.weight"} <= decayed
+    encoder = "audio_model.audio_encoder"
+    position_bias = f"{encoder}.layers.0.blocks.0.attention.self.relative_position_bias_table"
+    assert {"logit_scale_a", f"{encoder}.norm.weight", f"{encoder}.batch_norm.weight", position_bias} <= plain
+    assert not any(name.endswith(".bias") for name in decayed)
+    assert decayed | plain == set(name_of.values()) - {"logit_scale_t"}
+
+
+def test_dropout_is_the_base_s_and_can_be_off(clap, sets):
+    noisy, still = run(clap, sets), run(clap, sets, dropout=False)
+    assert noisy.history["train_loss"][1] != still.history["train_loss"][1]
+    assert (
+        noisy.history["validation_loss"][0] == still.history["validation_loss"][0]
+    )  # validation is in eval mode
+
+
+# --- the same again, and nothing disturbed
+# -----------------------------------------------------------------------
+
+
+def test_two_runs_are_equal_to_the_last_bit(clap, corpus, sets, tmp_path):
+    pairs, root = corpus
+    first = run(clap, sets, tmp_path / "first")
+    torch.rand(3)
+    config = FinetuneConfig(epochs=2, learning_rate=1e-3)
+    second = finetune(config, pairs[:24], pairs[24:], root, tmp_path / "second", base=clap, progress=False)
+    assert first.checkpoint == tmp_path / "first" / "model"
+    for name in ("history.csv", "model/model.safetensors"):
+        assert (tmp_path / "first" / name).read_bytes() == (tmp_path / "second" / name).read_bytes()
+    other = run(clap, sets, seed=1)
+    assert not same_weights(first.model, other.model) and same_weights(first.model, second.model)
+
+
+def test_gradients_are_summed_in_one_order_whatever_the_threads():
+    """The gradient of a position bias of HTSAT's size, 64 x 64 places and 32 heads, which threads would
+    share."""
+    generator = torch.Generator().manual_seed(0)
+    table = torch.randn(225, 32, generator=generator, requires_grad=True)
+    places, weight = (
+        torch.randint(0, 225, (4096,), generator=generator),
+        torch.randn(4096, 32, generator=generator),
+    )
+    torch.set_num_threads(2)
+    try:
+        with reproducible(CPU):
+            grads = [torch.autograd.grad((table[places] * weight).sum(), table)[0] for _ in range(20)]
+    finally:
+        torch.set_num_threads(1)
+    assert all(torch.equal(grad, grads[0]) for grad in grads)
+
+
+def test_random_state_settings_and_base_stay_as_they_were(clap, sets):
+    weights, mode = copy.deepcopy(clap.model.state_dict()), clap.model.training
+    torch.manual_seed(5), np.random.seed(5)
+    torch.set_num_threads(2)
+    torch_state, numpy_state = torch.get_rng_state(), np.random.get_state()[1].copy()
+    assert run(clap, sets).settings["threads"] == 1  # a small model uses one
+    assert torch.get_num_threads() == 2
+    torch.set_num_threads(1)
+    assert torch.equal(torch.get_rng_state(), torch_state) and (np.random.get_state()[1] == numpy_state).all()
+    assert not torch.are_deterministic_algorithms_enabled() and torch.is_grad_enabled()
+    assert torch.utils.deterministic.fill_uninitialized_memory
+    assert clap.model.training == mode
+    assert all(torch.equal(weights[name], values) for name, values in clap.model.state_dict().items())
+
+
+# --- what is written
+# ---------------------------------------------------------------------------------------------
+
+
+def test_the_checkpoint_opens_in_transformers(clap, corpus, sets, tmp_path):
+    pairs, root = corpus
+    result = run(clap, sets, tmp_path, epochs=1)
+    model = ClapModel.from_pretrained(result.checkpoint)
+    processor = ClapProcessor.from_pretrained(result.checkpoint)
+    assert same_weights(model, result.model)
+    ids = AutoTokenizer.from_pretrained(result.checkpoint)(pairs["text"][0])["input_ids"]
+    assert (
+        processor.tokenizer(pairs["text"][0])["input_ids"]
+        == ids
+        == clap.tokenizer(pairs["text"][0])["input_ids"]
+    )
+    assert load_clap(result.checkpoint, device="cpu").front_end == clap.front_end
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "manifest.json", "model"]
+
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert manifest == result.settings
+    assert manifest["config"]["kind"] == "wsce+mae" and manifest["device"] == "cpu"
+    assert manifest["base"]["checkpoint_sha256"] == clap.checkpoint_sha256
+    assert manifest["data"]["train"] == {"pairs": 24, "sha256": sets[0].sha256}
+    assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
+    assert manifest["status"] == "finished" and manifest["best_epoch"] == 1
+
+
+def test_a_run_is_not_overwritten_unasked(clap, sets, tmp_path):
+    first = run(clap, sets, tmp_path, epochs=1)
+    with pytest.raises(FileExistsError, match="already holds a fine-tuning .*overwrite=True"):
+        run(clap, sets, tmp_path, epochs=1, seed=1)
+    assert same_weights(load_clap(tmp_path / "model", device="cpu").model, first.model)
+    config = FinetuneConfig(epochs=1, learning_rate=1e-3, seed=1)
+    second = finetune(config, *sets, base=clap, output_dir=tmp_path, progress=False, overwrite=True)
+    assert same_weights(load_clap(tmp_path / "model", device="cpu").model, second.model)
+    assert not same_weights(first.model, second.model)
+
+
+def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeypatch):
+    """The disk fills up at the second better epoch, in the middle of the folder."""
+    calls = []
+    write = type(clap).save_front_end
+
+    def until_full(self, folder):
+        calls.append(folder)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        write(self, folder)
+
+    monkeypatch.setattr(type(clap), "save_front_end", until_full)
+    train = sets[0].with_target(np.ones(24))
+    validation = sets[1].with_target(np.ones(24))  # the same wish on both sides: each epoch is better
+    with pytest.raises(OSError, match="No space left"):
+        run(clap, (train, validation), tmp_path, kind="mae", epochs=4)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "manifest.json", "model"]
+    kept = load_clap(tmp_path / "model", device="cpu").model
+    assert same_weights(kept, run(clap, (train, validation), kind="mae", epochs=1).model)
+
+
+def test_nan_in_the_features_stops_at_once(clap, sets):
+    train, validation = sets
+    broken = train.features["input_features"].clone()
+    broken[7, 0, 3, 2] = math.nan
+    train = PairData(**{**vars(train), "features": {**train.features, "input_features": broken}})
+    trainer = Trainer(FinetuneConfig(learning_rate=1e-3), clap.model, train, validation, CPU)
+    step = next(i for i, batch in enumerate(trainer.batches(1), start=1) if 7 in batch.pairs)
+    with pytest.raises(
+        NonFiniteLoss, match=rf"the loss is nan in epoch 1, step {step} of 3 .*no model to keep"
+    ) as stop:
+        run(clap, (train, validation))
+    assert stop.value.result is None
+
+
+def test_a_finite_loss_with_a_broken_gradient_is_noticed(clap, sets):
+    trainer = Trainer(FinetuneConfig(learning_rate=1e-3), clap.model, *sets, CPU)
+    trainer.model.logit_scale_a.register_hook(lambda gradient: gradient * math.nan)
+    with reproducible(CPU), pytest.raises(NonFiniteLoss, match="epoch 1, step 1 of 3"):
+        trainer.train_epoch(1)
+
+
+def test_a_loss_that_becomes_nan_keeps_the_best_model(clap, eight, sets, tmp_path, monkeypatch):
+    calls, honest = [], losses.human_clap_loss
+
+    def loss_of(*args):
+        calls.append(args)
+        terms = honest(*args)
+        # One step and three validation batches an epoch, and epoch 0 only validates: this is the step of
+        # epoch 3.
+        return {**terms, "loss": terms["loss"] * (math.nan if len(calls) == 3 + 4 + 4 + 1 else 1)}
+
+    monkeypatch.setattr(losses, "human_clap_loss", loss_of)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # shared captions are no matter here
+        with pytest.raises(
+            NonFiniteLoss, match=r"nan in epoch 3, step 1 of 1 .*of epoch [12], is in .*model"
+        ) as stop:
+            run(clap, (eight, sets[1]), tmp_path, epochs=9)
+    kept = stop.value.result
+    assert len(pd.read_csv(tmp_path / "history.csv")) == 3
+    assert same_weights(load_clap(tmp_path / "model", device="cpu").model, kept.model)
+    assert "stopped: the loss is nan" in json.loads((tmp_path / "manifest.json").read_text())["status"]
+
+
+def test_a_learning_rate_that_explodes_is_reported(clap, sets):
+    with pytest.raises(NonFiniteLoss, match=r"lower the learning rate"):
+        run(clap, sets, learning_rate=1e30)
+
+
+# --- what is asked of the caller
+# ---------------------------------------------------------------------------------
+
+
+def test_the_base_may_be_a_folder(clap, corpus, sets, tmp_path):
+    folder = tmp_path / "base"
+    clap.model.save_pretrained(folder)
+    clap.save_front_end(folder)
+    result = finetune(
+        FinetuneConfig(epochs=1, learning_rate=1e-3), *sets, base=folder, device="cpu", progress=False
+    )
+    named = FinetuneConfig(epochs=1, learning_rate=1e-3, base=str(folder))
+    assert same_weights(result.model, finetune(named, *sets, device="cpu", progress=False).model)
+    assert same_weights(result.model, run(clap, sets, epochs=1).model)
+
+
+def test_unfit_arguments_are_named(clap, corpus, sets):
+    pairs, root = corpus
+    with pytest.raises(ValueError, match="audio_root is None"):
+        finetune(FinetuneConfig(), pairs[:4], pairs[4:], base=clap, progress=False)
+    with pytest.raises(TypeError, match="pairs is a list; give a DataFrame"):
+        finetune(FinetuneConfig(), [], [], root, base=clap, progress=False)
+    with pytest.raises(TypeError, match="only a transformers ClapModel can be fine-tuned"):
+        finetune(FinetuneConfig(), *sets, base=object(), progress=False)
+    other = PairData(**{**vars(sets[0]), "front_end": "another"})
+    with pytest.raises(ValueError, match="train_pairs were prepared with another front end"):
+        finetune(FinetuneConfig(), other, sets[1], base=clap, progress=False)
+
+
+def test_captions_on_both_sides_are_told(clap, sets):
+    train, validation = sets
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert run(clap, sets, epochs=1).settings["data"]["shared"] == {"pairs": 0, "captions": 0, "clips": 0}
+    moved_pairs = validation.pairs.assign(text=train.pairs["text"][0])
+    mixed = PairData(**{**vars(validation), "pairs": moved_pairs})
+    with pytest.warns(
+        UserWarning, match="0 pairs and 1 captions stand in the training and the validation set"
+    ):
+        result = run(clap, (train, mixed), epochs=1)
+    assert result.settings["data"]["shared"]["captions"] == 1
+
+
+def test_captions_that_must_share_a_batch_are_told(clap, sets):
+    with pytest.warns(UserWarning, match="of 24 training pairs have to share a batch of 16"):
+        run(clap, sets, epochs=1, batch_size=16)
+
+
+def test_the_bar_shows_loss_and_srcc(clap, sets, capfd):
+    config = FinetuneConfig(epochs=1, learning_rate=1e-3)
+    result = finetune(config, *sets, base=clap, progress=True)
+    shown = capfd.readouterr().err
+    assert "3/3" in shown and f"loss={result.history['train_loss'][1]:.4f}" in shown
+    assert f"validation_srcc={result.history['validation_srcc'][1]:.4f}" in shown
