@@ -71,7 +71,7 @@ def prepare(profile: str, seed: int = 0) -> Corpus:
         raise StudyError(
             "the paper profile needs RELATE's audio, which comes with a later release; use profile='demo'"
         )
-    from .synthetic import make_corpus
+    from humanclap.synthetic import make_corpus
 
     root = make_corpus(runs_folder() / profile / "corpus", seed=seed)
     note = f"made on the spot in RELATE's format (seed {seed}): it shows the method, and says nothing about real audio"
@@ -88,7 +88,7 @@ def baselines(profile: str, seed: int = 0, progress: bool = True) -> dict[str, P
         raise StudyError(
             "the paper profile needs the LAION and MS CLAP weights, which come with a later release"
         )
-    from .tiny import make_standins
+    from humanclap.tiny import make_standins
 
     return make_standins(runs_folder() / profile / "claps", seed=seed, progress=progress)
 
