@@ -3,19 +3,23 @@ VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.installed
 SUPPORTED := import sys; sys.exit(sys.version_info[:2] not in ((3, 11), (3, 12)))
+# A relative path would mean another folder in a notebook's kernel.
+ifdef HUMANCLAP_RELATE
+export HUMANCLAP_RELATE := $(abspath $(patsubst ~/%,$(HOME)/%,$(HUMANCLAP_RELATE)))
+endif
 ifndef PYTHON
 PYTHON := $(shell for p in python3.11 python3.12 python3; do \
 	if $$p -c '$(SUPPORTED)' >/dev/null 2>&1; then echo $$p; break; fi; done)
 endif
-PROFILE ?= demo
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
-RUN := runs/$(PROFILE)
+RUN := $(or $(HUMANCLAP_RUNS),runs)/demo
 
 export TOKENIZERS_PARALLELISM := false
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help demo paper notebooks test test-fast test-slow lab figures clean
+.NOTPARALLEL:
+.PHONY: help demo paper test test-fast test-slow lab figures clean
 help:
 	@echo "make demo       all notebooks on the embedded corpus and RELATE's ratings -> runs/demo/"
 	@echo "make test       every test, the fast tier first;  make test-fast: the daily tier"
@@ -25,22 +29,19 @@ help:
 	@echo "make clean      remove runs/, caches and the virtual environment (not data/)"
 	@echo "PYTHON=...      a Python 3.11 or 3.12 to build the environment with"
 
-demo: PROFILE := demo
-demo: notebooks
+demo: $(READY)
+	@mkdir -p "$(RUN)"
+	@set -e; for notebook in $(NOTEBOOKS); do \
+		echo "== $$notebook"; \
+		$(PY) -m papermill --log-level WARNING --progress-bar $$notebook "$(RUN)/$$(basename $$notebook)" \
+			-f notebooks/profiles/demo.yaml; \
+	done
 	@$(PY) -m humanclap.study summary demo
 
 paper:
 	@echo "make paper: not there yet. The paper profile needs the real CLAP weights and RELATE's audio; the loaders for"
 	@echo "both come with later releases. What runs today: make demo (its notebook 02 reads RELATE's real ratings)."
 	@exit 1
-
-notebooks: $(READY)
-	@mkdir -p $(RUN)
-	@set -e; for notebook in $(NOTEBOOKS); do \
-		echo "== $$notebook"; \
-		$(PY) -m papermill --log-level WARNING --progress-bar $$notebook $(RUN)/$$(basename $$notebook) \
-			-f notebooks/profiles/$(PROFILE).yaml; \
-	done
 
 test: test-fast test-slow
 test-fast: $(READY)
@@ -60,8 +61,8 @@ clean:
 
 # The environment is made anew when what it is made of changes.
 $(READY): pyproject.toml constraints.txt
-	@$(or $(PYTHON),false) -c '$(SUPPORTED)' 2>/dev/null || { \
-		echo "humanclap needs Python 3.11 or 3.12 (found: $$($(or $(PYTHON),python3) --version 2>&1)); install one and run: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.11"; exit 1; }
-	$(PYTHON) -m venv $(VENV)
+	@"$(or $(PYTHON),false)" -c '$(SUPPORTED)' 2>/dev/null || { \
+		echo "humanclap needs Python 3.11 or 3.12 (found: $$("$(or $(PYTHON),python3)" --version 2>&1)); install one and run: make $(or $(MAKECMDGOALS),demo) PYTHON=/path/to/python3.11"; exit 1; }
+	"$(PYTHON)" -m venv --clear $(VENV)
 	$(PY) -m pip install -q -c constraints.txt -e '.[dev]'
 	@touch $@

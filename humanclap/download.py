@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import http.client
 import os
-import shutil
-import urllib.error
+import time
 import urllib.request
 from pathlib import Path
 
@@ -43,20 +43,24 @@ def fetch_ratings(
     if target.is_file():
         if sha256_of(target) == sha256:
             return target
-        raise DownloadError(
-            f"{target} is not the file that was published (sha256 differs). Remove it. {by_hand}"
-        )
-    target.parent.mkdir(parents=True, exist_ok=True)
+        raise DownloadError(f"{target} is not the file that was published (sha256 differs). Remove it. {by_hand}")
     part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    deadline = time.monotonic() + timeout_seconds
     try:
+        target.parent.mkdir(parents=True, exist_ok=True)
         with urllib.request.urlopen(url, timeout=timeout_seconds) as source, part.open("wb") as file:
-            shutil.copyfileobj(source, file)
+            while block := source.read(1 << 16):
+                file.write(block)
+                if time.monotonic() > deadline:
+                    raise TimeoutError(f"not there after {timeout_seconds:g} s")
         found = sha256_of(part)
-        if found != sha256:
-            raise DownloadError(f"{url} has sha256 {found}, expected {sha256}. {by_hand}")
-        os.replace(part, target)
-    except (urllib.error.URLError, TimeoutError, ConnectionError) as error:
-        raise DownloadError(f"{url} could not be fetched: {error}. {by_hand}") from error
+        if found == sha256:
+            os.replace(part, target)
+    except (OSError, http.client.HTTPException) as error:
+        raise DownloadError(f"{url} could not be fetched into {folder}: {error!r}. {by_hand}") from error
     finally:
-        part.unlink(missing_ok=True)
+        if part.exists():
+            part.unlink()
+    if found != sha256:
+        raise DownloadError(f"{url} has sha256 {found}, expected {sha256}. {by_hand}")
     return target

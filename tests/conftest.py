@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parent.parent
+RELATE_PLACES = (PROJECT.parent / "shared" / "relate", PROJECT / "data" / "relate")
 GUARD = Path(__file__).resolve().parent / "no_network"
 
 
@@ -21,12 +22,14 @@ def pytest_configure(config):
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-def _beside_the_project(variable: str, needed: str, default: str) -> Path:
-    """The folder that `variable` names, else the one beside the project; absent: skip here, fail in CI."""
-    folder = Path(os.environ.get(variable) or PROJECT.parent / "shared" / default)
-    if (folder / needed).is_file():
-        return folder.resolve()
-    message = f"{folder / needed} is not there: set {variable} to the folder that holds {needed}"
+def _beside_the_project(variable: str, needed: str, *places: Path) -> Path:
+    """The folder that `variable` names, else the first of `places` that has the file; none: skip here, fail in CI."""
+    named = os.environ.get(variable)
+    folders = [Path(named).expanduser()] if named else places
+    for folder in folders:
+        if (folder / needed).is_file():
+            return folder.resolve()
+    message = f"{needed} is not in {folders[0]}: set {variable} to the folder that holds it"
     if os.environ.get("CI"):
         pytest.fail(message, pytrace=False)
     pytest.skip(message)
@@ -34,8 +37,14 @@ def _beside_the_project(variable: str, needed: str, default: str) -> Path:
 
 @pytest.fixture(scope="session")
 def relate_root() -> Path:
-    """The folder with RELATE's scores/REL.csv."""
-    return _beside_the_project("HUMANCLAP_RELATE", "scores/REL.csv", "relate")
+    """The folder with RELATE's scores/REL.csv: named, beside the project, or what the demo has fetched."""
+    return _beside_the_project("HUMANCLAP_RELATE", "scores/REL.csv", *RELATE_PLACES)
+
+
+@pytest.fixture(scope="session")
+def whole_relate_root() -> Path:
+    """The folder with all of RELATE's files: IS.csv, OS.csv and the questionnaires, too (the demo fetches REL.csv only)."""
+    return _beside_the_project("HUMANCLAP_RELATE", "listener_attributes/IS_and_OS.csv", *RELATE_PLACES)
 
 
 @pytest.fixture(scope="session")
@@ -49,4 +58,21 @@ def real_ratings(relate_root):
 @pytest.fixture(scope="session")
 def recordings() -> Path:
     """The folder with two real recordings, dog.wav and train.wav (48 kHz mono)."""
-    return _beside_the_project("HUMANCLAP_RECORDINGS", "dog.wav", "audio")
+    return _beside_the_project("HUMANCLAP_RECORDINGS", "dog.wav", PROJECT.parent / "shared" / "audio")
+
+
+@pytest.fixture(scope="session")
+def demo_runs(tmp_path_factory) -> Path:
+    """A folder for runs with the demo's own corpus and stand-ins in it, made once; HUMANCLAP_RUNS points there."""
+    from humanclap import study
+
+    runs = tmp_path_factory.mktemp("demo-runs")
+    before = os.environ.get("HUMANCLAP_RUNS")
+    os.environ["HUMANCLAP_RUNS"] = str(runs)
+    study.prepare("demo")
+    study.baselines("demo", progress=False)
+    yield runs
+    if before is None:
+        del os.environ["HUMANCLAP_RUNS"]
+    else:
+        os.environ["HUMANCLAP_RUNS"] = before

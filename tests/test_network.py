@@ -9,6 +9,8 @@ import urllib.request
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
+import nbclient
+import nbformat
 import pytest
 
 
@@ -17,6 +19,26 @@ def test_a_connection_to_another_machine_is_refused_here():
         socket.create_connection(("192.0.2.1", 80), timeout=1)
     with pytest.raises(OSError, match="tests do not use the network"):
         socket.getaddrinfo("example.org", 443)
+
+
+@pytest.mark.parametrize("host", ["192.0.2.1", "127.evil.example", "localhost.evil.example", "::1:2:3", b"example.org"])
+def test_what_only_looks_like_this_machine_is_refused(host):
+    for look_up in (socket.gethostbyname, lambda name: socket.getaddrinfo(name, 80)):
+        with pytest.raises(OSError, match="tests do not use the network"):
+            look_up(host)
+
+
+def test_datagrams_are_refused_too():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        with pytest.raises(OSError, match="tests do not use the network"):
+            sock.sendto(b"hello", ("192.0.2.1", 53))
+
+
+def test_a_notebook_kernel_is_refused(tmp_path):
+    code = "import socket\nsocket.create_connection(('192.0.2.1', 80), timeout=1)"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+    with pytest.raises(nbclient.exceptions.CellExecutionError, match="tests do not use the network"):
+        nbclient.NotebookClient(notebook, kernel_name="python3", timeout=120).execute(cwd=str(tmp_path))
 
 
 def test_and_in_every_python_that_a_test_starts():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,9 +30,7 @@ def parameters(path):
 
 
 def test_there_are_notebooks_and_they_are_numbered_in_order():
-    assert [path.name[:2] for path in NOTEBOOKS] == [
-        f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)
-    ]
+    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)]
     assert NOTEBOOKS
 
 
@@ -47,6 +46,7 @@ def test_form(path):
     for cell in cells(path):
         assert cell.outputs == [] and cell.execution_count is None, "committed with outputs"
         assert len(cell.source.splitlines()) <= 25, cell.source
+        assert max(map(len, cell.source.splitlines())) <= 120, cell.source
         assert not any(word in cell.source for word in ("sys.path", "!pip", "%pip", str(PROJECT)))
     lines = [len(cell.source.splitlines()) for cell in cells(path)]
     assert sum(lines) / len(lines) <= 12
@@ -76,11 +76,12 @@ def papermill(notebook, runs, *arguments, **environment):
 
 
 @pytest.fixture(scope="module")
-def screened(tmp_path_factory, relate_root):
+def screened(tmp_path_factory, relate_root, demo_runs):
     """Notebook 02 on the real ratings, by the paper's rule and by a stricter one: their folders of tables."""
     folders = {}
     for threshold in (2.0, 1.0):
         runs = tmp_path_factory.mktemp("runs")
+        shutil.copytree(demo_runs, runs, dirs_exist_ok=True)  # corpus and stand-ins, made once
         arguments = ("-p", "max_anchor_mean", threshold, "-p", "n_resamples", 100)
         done = papermill(SCREENING, runs, *arguments, HUMANCLAP_RELATE=str(relate_root))
         assert done.returncode == 0, done.stderr[-3000:]
@@ -102,18 +103,28 @@ def test_notebook_02_gives_the_real_counts_and_a_stricter_rule_gives_others(scre
 
 
 @pytest.mark.slow
+def test_every_figure_is_seen_in_the_executed_notebook(screened):
+    notebook = nbformat.read(screened[2.0].parents[1] / "executed.ipynb", as_version=4)
+    shown = [cell for cell in notebook.cells if cell.cell_type == "code" and cell.source.rstrip().endswith("\nfigure")]
+    assert len(shown) >= 5
+    for cell in shown:
+        assert any("image/png" in output.get("data", {}) for output in cell.outputs), cell.source
+
+
+@pytest.mark.slow
 def test_notebook_02_says_the_documented_agreement_and_floor(screened):
     ceilings = pd.read_csv(screened[2.0] / "02_ceilings.csv").set_index("subset")
     assert ceilings.loc["all", "reliability"] == pytest.approx(0.64, abs=0.01)
     headline = pd.read_csv(screened[2.0] / "02_relate_screening_headline.csv").set_index("what")["here"]
-    assert headline["data"] == "RELATE ratings"
-    assert headline["blind SRCC, all / synthesized / natural"] == "0.463 / 0.462 / 0.181"
+    for part, value in {"all": "0.463", "synthesized": "0.462", "natural": "0.181"}.items():
+        assert headline[f"blind SRCC, {part}"].startswith(f"{value} (")
+    for path in screened[2.0].glob("02_*.csv"):
+        label = "synthetic" if path.stem == "02_screening_effect" else "RELATE ratings"
+        assert set(pd.read_csv(path)["data"]) == {label}, path.name
 
 
 def test_a_wrong_parameter_ends_in_a_message(tmp_path, relate_root):
-    done = papermill(
-        SCREENING, tmp_path, "-p", "max_anchor_mean", "eleven", HUMANCLAP_RELATE=str(relate_root)
-    )
+    done = papermill(SCREENING, tmp_path, "-p", "max_anchor_mean", "eleven", HUMANCLAP_RELATE=str(relate_root))
     assert done.returncode != 0
     assert "max_anchor_mean='eleven': allowed is a number from 0 to 10" in done.stderr
     assert "pandas" not in done.stderr.split("ParameterError")[-1]

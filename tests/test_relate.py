@@ -53,9 +53,7 @@ def test_the_loader_reads_what_a_plain_csv_reader_reads(real_ratings, relate_roo
     assert [row["anchor label"] == "True" for row in rows] == real_ratings["is_anchor"].tolist()
     assert [row["in RELATE dataset"] for row in rows] == real_ratings["relate_split"].tolist()
     # the folder agrees with RELATE's own split, wherever that is given
-    given = [
-        (row["in AudioCaps"], split) for row, split in zip(rows, real_ratings["split"]) if row["in AudioCaps"]
-    ]
+    given = [(row["in AudioCaps"], split) for row, split in zip(rows, real_ratings["split"]) if row["in AudioCaps"]]
     assert given and all(a == b for a, b in given)
 
 
@@ -87,8 +85,8 @@ def test_relates_own_screening_gives_the_published_counts(real_ratings):
 
 
 @pytest.mark.parametrize("name", ["IS", "OS"])
-def test_the_other_two_files_load_with_the_same_function(relate_root, name):
-    ratings = relate.load_ratings(relate_root / "scores" / f"{name}.csv")
+def test_the_other_two_files_load_with_the_same_function(whole_relate_root, name):
+    ratings = relate.load_ratings(whole_relate_root / "scores" / f"{name}.csv")
     assert len(ratings) == 28_833
     assert set(ratings["relate_split"]) == {""}
     assert len(relate.aggregate_pairs(relate.screen_listeners(ratings).ratings)) > 5_000
@@ -96,12 +94,12 @@ def test_the_other_two_files_load_with_the_same_function(relate_root, name):
         relate.published_pairs(ratings)
 
 
-def test_the_questionnaire_loads_in_words(relate_root, real_ratings):
-    listeners = relate.load_listeners(relate_root / "listener_attributes" / "REL.csv")
+def test_the_questionnaire_loads_in_words(whole_relate_root, real_ratings):
+    listeners = relate.load_listeners(whole_relate_root / "listener_attributes" / "REL.csv")
     assert set(listeners["listener"]) == set(real_ratings["listener"])
     assert listeners["device"].value_counts().to_dict() == {"headphones": 754, "earphones": 548, "other": 68}
     assert listeners["age"].cat.ordered
-    assert len(relate.load_listeners(relate_root / "listener_attributes" / "IS_and_OS.csv")) == 1_373
+    assert len(relate.load_listeners(whole_relate_root / "listener_attributes" / "IS_and_OS.csv")) == 1_373
 
 
 # --- a bad file ---
@@ -115,6 +113,9 @@ BAD = {
     "rating 4.5": (LINE.replace(",8,", ",4.5,"), "'4.5' is not allowed"),
     "rating text": (LINE.replace(",8,", ",good,"), "column 'score': 'good'"),
     "rating empty": (LINE.replace(",8,", ",,"), "column 'score': ''"),
+    "rating full-width": (LINE.replace(",8,", ",８,"), "'８' is not allowed"),
+    "test clip in train": (LINE.replace("False,test", "False,train"), "'train' for the clip tango/test/1.wav"),
+    "line break in a path": (LINE.replace("/tango/test/1.wav", '"/tango/test/1\n.wav"'), "line break"),
     "rating nan": (LINE.replace(",8,", ",nan,"), "column 'score': 'nan'"),
     "caption empty": (LINE.replace("A dog barks", " "), "column 'text'.*caption must not be empty"),
     "file name empty": (LINE.replace("/tango/test/1.wav", ""), "column 'wavname'.*must not be empty"),
@@ -141,7 +142,7 @@ def test_a_bad_line_is_named_with_what_is_allowed(tmp_path, case):
     path = write(tmp_path, ANCHOR, line)
     with pytest.raises(relate.RatingsError, match=message) as error:
         relate.load_ratings(path)
-    assert f"{path}, line 3" in str(error.value)
+    assert f"{path}, line {4 if case == 'line break in a path' else 3}" in str(error.value)
 
 
 def test_the_bad_line_is_counted_right_behind_a_caption_of_two_lines(tmp_path):
@@ -176,6 +177,8 @@ def test_a_pair_in_two_of_relates_splits_is_refused_but_excluded_beside_one_is_n
         (b"", "is empty"),
         (HEADER.encode() + b"\n", "has a header and no ratings"),
         (bytes(range(256)) * 20, "not a CSV text file"),
+        ((HEADER + "\n" + LINE.replace("A dog", "A \0 dog")).encode(), "NUL bytes"),
+        ((HEADER + "\n" + LINE).encode("utf-16"), "not a CSV text file"),
         (b"\x00\x01\x02,\x00\n" * 5, "not a CSV text file|missing column"),
         (b"PK\x03\x04" + bytes(range(128, 256)), "not a CSV text file"),
         ((HEADER + ",text\n" + LINE + ",x").encode(), "'text' stands there more than once"),
@@ -204,6 +207,74 @@ def test_values_in_other_spellings_are_read_as_what_they_are(tmp_path):
     assert ratings["is_anchor"].tolist() == [False, True]
 
 
+def test_spaces_around_values_and_blank_lines_do_not_matter(tmp_path):
+    path = write(tmp_path, "", LINE.replace("A dog barks", " A dog barks "), "  ", ",,,,,,,", ANCHOR)
+    assert relate.load_ratings(path)["text"].tolist() == ["A dog barks", "A bell rings"]
+
+
+@pytest.mark.parametrize("path", [None, 3, b"REL.csv"])
+def test_something_that_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match="must be a path"):
+        relate.load_ratings(path)
+
+
+# --- wrong tables -----------------------------------------------------------------------------------------------------
+
+
+def test_anchors_are_dropped_whatever_the_type_of_the_column(real_ratings):
+    objects = real_ratings.assign(is_anchor=real_ratings["is_anchor"].astype(object))
+    assert len(relate.screen_listeners(objects).ratings) == 20_106
+    with pytest.raises(ValueError, match="is_anchor holds 'False'; allowed: True and False"):
+        relate.screen_listeners(real_ratings.assign(is_anchor="False"))
+    with pytest.raises(ValueError, match="28770 of 28770 rows have no is_anchor"):
+        relate.screen_listeners(real_ratings.assign(is_anchor=None))
+
+
+def test_a_filtered_categorical_column_invents_no_pairs_and_no_listeners(real_ratings):
+    some = real_ratings[real_ratings["listener"].isin(["0000", "0001", "0002"])]
+    categories = some.assign(
+        **{name: some[name].astype("category") for name in ("system", "listener", "audio", "text")}
+    )
+    screening = relate.screen_listeners(categories)
+    assert len(screening.kept) + len(screening.removed) == 3
+    expected = relate.aggregate_pairs(relate.screen_listeners(some).ratings)
+    assert len(relate.aggregate_pairs(screening.ratings)) == len(expected)
+
+
+@pytest.mark.parametrize("column", ["audio", "text", "system", "split", "rating", "listener"])
+def test_empty_cells_and_missing_columns_are_named_not_dropped(real_ratings, column):
+    left = relate.screen_listeners(real_ratings).ratings.head(100)
+    with pytest.raises(ValueError, match=f"3 of 100 rows have no {column}"):
+        relate.aggregate_pairs(left.assign(**{column: left[column].where(left.index > 2)}))
+    with pytest.raises(ValueError, match=f"ratings has no column {column}"):
+        relate.aggregate_pairs(left.drop(columns=column))
+
+
+def test_strange_ratings_and_the_wrong_object_are_named(real_ratings):
+    screening = relate.screen_listeners(real_ratings)
+    with pytest.raises(ValueError, match="20106 of 20106 ratings are not 0 to 10, first: "):
+        relate.aggregate_pairs(screening.ratings.assign(rating=11))
+    with pytest.raises(ValueError, match="20106 ratings stand there twice, first: listener"):
+        relate.aggregate_pairs(pd.concat([screening.ratings, screening.ratings]))
+    with pytest.raises(TypeError, match="ratings is a Screening, it must be a DataFrame: pass its .ratings"):
+        relate.aggregate_pairs(screening)
+    with pytest.raises(ValueError, match="seed='a'"):
+        relate.split_train_validation(relate.aggregate_pairs(screening.ratings), seed="a")
+    with pytest.raises(ValueError, match="0 training pairs"):
+        relate.split_train_validation(relate.aggregate_pairs(screening.ratings).query("split == 'test'"))
+
+
+def test_nothing_that_is_passed_in_is_changed(real_ratings):
+    before = real_ratings.copy()
+    screening = relate.screen_listeners(real_ratings)
+    pairs = relate.aggregate_pairs(screening.ratings)
+    kept = pairs.copy()
+    relate.split_train_validation(pairs)
+    relate.published_pairs(real_ratings)
+    pd.testing.assert_frame_equal(real_ratings, before)
+    pd.testing.assert_frame_equal(pairs, kept)
+
+
 # --- screening ---
 
 
@@ -220,7 +291,7 @@ def test_screening_by_hand():
     assert relate.screen_listeners(ratings, 0).kept == ("c",)
 
 
-@pytest.mark.parametrize("limit", [-0.1, 10.1, float("nan"), "two", None])
+@pytest.mark.parametrize("limit", [-0.1, 10.1, float("nan"), "two", "2", None, True])
 def test_a_threshold_off_the_scale_is_refused(limit):
     with pytest.raises(ValueError, match="allowed is a number from 0 to 10"):
         relate.screen_listeners(make([("tango/test/1.wav", "x", 1, "a", True)]), limit)
@@ -299,9 +370,7 @@ def test_the_nearest_number_is_that_of_a_search_over_all_subsets():
         for wanted in range(1, len(pairs)):
             train, validation = relate.split_train_validation(pairs, n_train=wanted, seed=wanted)
             assert abs(len(train) - wanted) == min(abs(s - wanted) for s in subsets)
-            assert len(train) + len(validation) == len(pairs) and not set(train["text"]) & set(
-                validation["text"]
-            )
+            assert len(train) + len(validation) == len(pairs) and not set(train["text"]) & set(validation["text"])
 
 
 def test_a_fraction_and_a_table_without_splits():

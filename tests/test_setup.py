@@ -7,10 +7,14 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib.metadata import distribution
 from pathlib import Path
 
+import nbformat
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parent.parent
 MISSION = "jupyterlab torch laion-clap msclap torchaudio numpy pandas scipy seaborn papermill".split()
@@ -34,21 +38,33 @@ def test_the_ten_packages_of_the_mission_are_declared(project):
     assert set(MISSION) <= distributions(project["dependencies"])
 
 
-def imported(folder):
-    """Top-level names of everything that the Python files and notebooks of a folder import."""
-    names = set()
+def sources(folder):
+    """The code of every Python file and notebook of a folder."""
     for path in sorted((PROJECT / folder).rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        yield path.read_text(encoding="utf-8")
+    for path in sorted((PROJECT / folder).glob("*.ipynb")):
+        for cell in nbformat.read(path, as_version=4).cells:
+            if cell.cell_type == "code":
+                yield cell.source
+
+
+def imported(folder):
+    """Top-level names of everything that a folder imports from elsewhere."""
+    names = set()
+    for source in sources(folder):
+        for node in ast.walk(ast.parse(source)):
             if isinstance(node, ast.Import):
                 names |= {alias.name.split(".")[0] for alias in node.names}
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 names.add(node.module.split(".")[0])
-    return names - set(sys.stdlib_module_names) - {"humanclap"}
+    own = {path.stem for path in (PROJECT / folder).rglob("*.py")}
+    return names - set(sys.stdlib_module_names) - {"humanclap"} - own
 
 
-@pytest.mark.parametrize("folder", ["humanclap", "benchmarks"])
+@pytest.mark.parametrize("folder", ["humanclap", "benchmarks", "notebooks", "tests"])
 def test_every_package_that_is_imported_is_declared(project, folder):
-    declared = distributions(project["dependencies"])
+    development = project["optional-dependencies"]["dev"] if folder in ("tests", "benchmarks") else []
+    declared = distributions(project["dependencies"] + development)
     found = {name.lower().replace("_", "-") for name in imported(folder)}
     assert {NAMES.get(name, name) for name in found} <= declared
 
@@ -59,6 +75,33 @@ def test_the_constraints_pin_every_declared_package(project):
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", pin) for pin in pins)
     wanted = distributions(project["dependencies"] + project["optional-dependencies"]["dev"])
     assert wanted <= distributions(pins)
+
+
+def test_the_constraints_pin_all_that_is_installed_for_us_in_just_this_version():
+    pins = dict(
+        line.split("==")
+        for line in (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+        if "==" in line
+    )
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    wanted, found = ["humanclap"], {}
+    while wanted:
+        name = wanted.pop()
+        if name in found:
+            continue
+        installed = distribution(name)
+        found[name] = installed.version
+        for line in installed.requires or []:
+            requirement = Requirement(line)
+            extra = "dev" if name == "humanclap" else ""
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                wanted.append(canonicalize_name(requirement.name))
+    del found["humanclap"]
+    assert len(found) > 100
+    wrong = {
+        name: (version, pins.get(name)) for name, version in found.items() if pins.get(name) != version.split("+")[0]
+    }
+    assert not wrong, f"installed and pinned versions differ: {wrong}"
 
 
 def test_the_conda_environment_leaves_every_version_to_the_constraints():
@@ -73,19 +116,14 @@ def test_importing_humanclap_loads_nothing_heavy():
     heavy = "torch transformers pandas scipy numpy matplotlib seaborn laion_clap msclap librosa".split()
     code = f"import sys, humanclap; print([name for name in {heavy!r} if name in sys.modules])"
     assert (
-        subprocess.run(
-            [sys.executable, "-c", code], capture_output=True, text=True, check=True
-        ).stdout.strip()
-        == "[]"
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
     )
 
 
 def test_every_public_name_loads_and_another_is_refused():
     import humanclap
 
-    assert {"relate", "losses", "evaluate", "plots", "load_clap", "clap_score", "score_pairs"} <= set(
-        humanclap.__all__
-    )
+    assert {"relate", "losses", "evaluate", "plots", "load_clap", "clap_score", "score_pairs"} <= set(humanclap.__all__)
     for name in humanclap.__all__:
         assert getattr(humanclap, name) is not None and name in dir(humanclap)
     with pytest.raises(AttributeError, match="no 'clapscore'. Available: relate"):
@@ -102,5 +140,5 @@ def test_an_unsupported_python_gets_one_line_that_says_what_to_do(tmp_path):
     assert run.returncode != 0
     said = [line for line in run.stdout.splitlines() if "humanclap needs" in line]
     assert said == [
-        f"humanclap needs Python 3.11 or 3.12 (found: Python 3.9.1); install one and run: make demo PYTHON=/path/to/python3.11"
+        "humanclap needs Python 3.11 or 3.12 (found: Python 3.9.1); install one and run: make demo PYTHON=/path/to/python3.11"
     ]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import socket
+import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
@@ -32,8 +34,9 @@ def places(tmp_path, monkeypatch):
         ("max_anchor_mean", "two", "allowed is a number from 0 to 10"),
         ("max_anchor_mean", float("nan"), "allowed is a number"),
         ("n_resamples", 0, "allowed is a whole number of at least 100"),
-        ("n_resamples", 1000.5, "allowed is a whole number"),
-        ("seed", -1, "allowed is a whole number of at least 0"),
+        ("n_resamples", 1000.0, "allowed is a whole number"),
+        ("seed", 2**32, "from 0 to 4294967295"),
+        ("seed", -1, "allowed is a whole number from 0"),
         ("seed", True, "allowed is a whole number"),
         ("epochs", None, "allowed is a whole number of at least 1"),
     ],
@@ -59,8 +62,8 @@ def test_tables_and_figures_are_kept_by_name_and_labelled(places):
     from matplotlib.figure import Figure
 
     run = study.open_study("demo", "02_relate_screening")
-    path = run.save_table(pd.DataFrame({"x": [1 / 3], "y": ["a"]}), "02_test")
-    assert path.read_bytes() == b"x,y\n0.333333,a\n"
+    path = run.save_table(pd.DataFrame({"x": [1 / 3], "y": ["a"]}), "02_test", study.SYNTHETIC)
+    assert path.read_bytes() == b"x,y,data\n0.333333,a,synthetic\n"
     assert [p.name for p in path.parent.iterdir()] == ["02_test.csv"]
     figure = Figure()
     figure.subplots()
@@ -73,7 +76,7 @@ def test_the_summary_shows_the_headlines_and_says_when_there_are_none(places):
     with pytest.raises(study.StudyError, match="run: make demo"):
         study.summary("demo")
     run = study.open_study("demo", "02_relate_screening")
-    run.save_table(pd.DataFrame({"what": ["pairs"], "here": [7]}), "02_relate_screening_headline")
+    run.save_table(pd.DataFrame({"what": ["pairs"], "here": [7]}), "02_relate_screening_headline", study.REAL)
     assert "pairs" in study.summary("demo") and "02_relate_screening" in study.summary("demo")
 
 
@@ -86,11 +89,43 @@ def test_missing_scores_name_the_notebook_that_makes_them(places):
 # --- where ratings are found ---
 
 
-def test_named_ratings_are_used(places, monkeypatch, relate_root):
+def test_named_ratings_are_used(places, monkeypatch, whole_relate_root):
+    relate_root = whole_relate_root
     monkeypatch.setenv("HUMANCLAP_RELATE", str(relate_root))
     source = study.find_ratings()
     assert source.csv == relate_root / "scores" / "REL.csv" and source.label == "RELATE ratings"
     assert source.listeners_csv.is_file()
+
+
+def test_ratings_are_labelled_by_what_they_are_not_by_where_they_lie(places, monkeypatch, relate_root):
+    folder = places / "mine" / "scores"
+    folder.mkdir(parents=True)
+    published = (relate_root / "scores" / "REL.csv").read_bytes()
+    (folder / "REL.csv").write_bytes(published)
+    monkeypatch.setenv("HUMANCLAP_RELATE", str(folder.parent))
+    assert study.find_ratings().label == "RELATE ratings"
+    (folder / "REL.csv").write_bytes(published[:-200])
+    assert study.find_ratings().label == "ratings of mine"
+    (folder.parent / "synthetic.json").write_text("{}")
+    assert study.find_ratings().label == "synthetic"
+
+
+def test_a_folder_may_be_named_from_the_home_folder(places, monkeypatch, relate_root):
+    monkeypatch.setenv("HOME", str(relate_root.parent))
+    monkeypatch.setenv("HUMANCLAP_RELATE", f"~/{relate_root.name}/")
+    assert study.find_ratings().csv == relate_root / "scores" / "REL.csv"
+
+
+def test_an_unknown_parameter_lists_the_known_ones(places):
+    with pytest.raises(study.ParameterError, match="no parameter 'threshold'. Available: profile, max_anchor_mean"):
+        study.open_study("demo", "02_relate_screening", threshold=2)
+
+
+def test_the_readmes_figure_of_the_real_ratings_is_not_taken_from_another_run(places):
+    run = study.open_study("demo", "02_relate_screening")
+    run.save_table(pd.DataFrame({"value": [1]}), "02_floor_and_ceiling", study.SYNTHETIC)
+    with pytest.raises(study.StudyError, match="on RELATE's real ratings"):
+        study.copy_figures("demo")
 
 
 def test_a_folder_without_ratings_is_refused_rather_than_replaced(places, monkeypatch):
@@ -108,7 +143,7 @@ def test_a_fetched_copy_is_used_when_it_is_the_published_file(places, relate_roo
 
 
 def test_without_a_network_the_paper_profile_stops_with_the_way_by_hand(places):
-    with pytest.raises(download.DownloadError, match="set HUMANCLAP_RELATE to the folder above scores/"):
+    with pytest.raises(study.StudyError, match="set HUMANCLAP_RELATE to the folder above scores/"):
         study.find_ratings("paper")
     with pytest.raises(study.StudyError, match="later release"):
         study.prepare("paper")
@@ -175,6 +210,36 @@ def test_a_broken_download_leaves_nothing_behind(tmp_path, server, page, message
         download.fetch_ratings(tmp_path, f"{server}/{page}", "0" * 64)
     assert "HUMANCLAP_RELATE" in str(error.value)
     assert list((tmp_path / "scores").iterdir()) == []
+
+
+def test_a_data_folder_that_cannot_be_made_is_named(tmp_path, server):
+    (tmp_path / "scores").write_text("a file in the way")
+    with pytest.raises(download.DownloadError, match="could not be fetched into"):
+        download.fetch_ratings(tmp_path, f"{server}/good", "0" * 64)
+
+
+def test_an_answer_that_is_no_http_and_one_that_never_ends(tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def answer(first, rest):
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(1000)
+                connection.sendall(first)
+                for _ in range(20):
+                    time.sleep(0.05)
+                    try:
+                        connection.sendall(rest)
+                    except OSError:
+                        return
+
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        for first, rest in ((b"what?\r\n\r\n", b""), (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100_000)):
+            thread = Thread(target=answer, args=(first, rest), daemon=True)
+            thread.start()
+            with pytest.raises(download.DownloadError):
+                download.fetch_ratings(tmp_path, url, "0" * 64, timeout_seconds=0.3)
+            thread.join()
 
 
 def test_the_pinned_checksum_is_that_of_the_real_file(relate_root):

@@ -21,9 +21,7 @@ def dumbbells(cells: pd.DataFrame, baseline: str, model: str) -> Figure:
     names = list(dict.fromkeys(rows["cell"]))
     places = dict(zip(names, np.arange(len(names))[::-1]))
     figure, axis = new_figure(7, 1.2 + 0.42 * len(names))
-    before, after = (
-        rows[rows["model"] == which].set_index("cell").reindex(names) for which in (baseline, model)
-    )
+    before, after = (rows[rows["model"] == which].set_index("cell").reindex(names) for which in (baseline, model))
     spots = np.array([places[name] for name in names])
     axis.hlines(spots, before["value"], after["value"], color="0.7", linewidth=3, zorder=1)
     for part, which, lift in ((before, baseline, -0.13), (after, model, 0.13)):

@@ -45,9 +45,7 @@ def overview(contrastive_weight: float = 0.1, regression_weight: float = 1.0) ->
         axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
 
     def arrow(start, end, colour="0.35"):
-        axis.add_patch(
-            FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=1)
-        )
+        axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=1))
 
     box(0.2, 5.0, 2.4, 1.4, "caption\n“a dog barks\nthen a bell rings”", "blue")
     box(0.2, 2.7, 2.4, 1.2, "clip\n(natural or generated)", "orange")

@@ -176,19 +176,12 @@ def agreement_by_system(ceilings: pd.DataFrame) -> Figure:
     """
     figure, axis = new_figure(6, 0.6 + 0.36 * len(ceilings))
     rows = np.arange(len(ceilings))[::-1]
-    colours = [
-        COLOURS["grey"] if part in ("all", "synthesized") else COLOURS["blue"] for part in ceilings["subset"]
-    ]
+    colours = [COLOURS["grey"] if part in ("all", "synthesized") else COLOURS["blue"] for part in ceilings["subset"]]
     axis.hlines(rows, ceilings["lcc_ceiling_low"], ceilings["lcc_ceiling_high"], color=colours, linewidth=2)
     axis.scatter(ceilings["lcc_ceiling"], rows, color=colours, s=34, zorder=3)
     for row, value in zip(rows, ceilings["lcc_ceiling"]):
-        axis.annotate(
-            f"{value:.2f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8
-        )
-    names = [
-        f"{SYSTEM_NAMES.get(part, part)}, n = {n:,}"
-        for part, n in zip(ceilings["subset"], ceilings["n_pairs"])
-    ]
+        axis.annotate(f"{value:.2f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8)
+    names = [f"{SYSTEM_NAMES.get(part, part)}, n = {n:,}" for part, n in zip(ceilings["subset"], ceilings["n_pairs"])]
     axis.set(
         title="The best correlation that any score could reach",
         xlabel="LCC of a perfect predictor with the mean rating (95 % interval)",
@@ -229,14 +222,14 @@ def floor_and_ceiling(marks: pd.DataFrame) -> Figure:
             marker="D" if kind == "paper" else "o",
         )
     for row, value in zip(rows, marks["value"]):
-        axis.annotate(
-            f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8
-        )
+        axis.annotate(f"{value:.3f}", (value, row), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     axis.set_yticks(rows, marks["name"])
+    ends = marks[["value", "low", "high"]].to_numpy(float)
+    lowest, highest = np.nanmin(ends), np.nanmax(ends)
     axis.set(
         title="Between the floor and the people",
-        xlabel="SRCC with the mean rating",
-        xlim=(0, max(0.7, float(np.nanmax(marks[["value", "high"]].to_numpy())) + 0.05)),
+        xlabel="SRCC with the mean rating (people: of one half's mean with the other half's), 95 %",
+        xlim=(min(0.0, lowest - 0.05), max(0.7, highest + 0.05)),
         ylim=(-0.7, len(marks) - 0.3),
     )
     axis.grid(axis="y", visible=False)

@@ -23,9 +23,7 @@ def score_scatter(scores: pd.DataFrame, models: list[str], low_rating: float = 2
     figure, axes = new_figure(
         3.1 * len(models) + 0.4, 3.2, columns=len(models), sharex=True, sharey=True, squeeze=False
     )
-    jitter = np.random.default_rng(
-        0
-    )  # ratings are means of few whole numbers: moved a little, or dots hide each other
+    jitter = np.random.default_rng(0)  # ratings are means of few whole numbers: moved a little, or dots hide each other
     for axis, model in zip(axes[0], models):
         rows = scores[scores["model"] == model]
         shifted = rows["mean_rating"] + jitter.uniform(-0.08, 0.08, len(rows))
@@ -75,9 +73,7 @@ def overall_forest(
     rows = table[table["metric"] == metric].reset_index(drop=True)
     places = np.arange(len(rows))[::-1]
     figure, axis = new_figure(7, 1.1 + 0.36 * len(rows))
-    axis.axvline(
-        floor, color=COLOURS["orange"], linestyle="--", linewidth=1.2, label=f"never listens: {floor:.3f}"
-    )
+    axis.axvline(floor, color=COLOURS["orange"], linestyle="--", linewidth=1.2, label=f"never listens: {floor:.3f}")
     if np.isfinite(ceiling):
         axis.axvline(
             ceiling,
@@ -90,9 +86,7 @@ def overall_forest(
     axis.hlines(places, rows["low"], rows["high"], color=colours, linewidth=2.2)
     axis.scatter(rows["value"], places, color=colours, s=38, zorder=3)
     for place, value in zip(places, rows["value"]):
-        axis.annotate(
-            f"{value:.3f}", (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8
-        )
+        axis.annotate(f"{value:.3f}", (value, place), (0, 6), textcoords="offset points", ha="center", fontsize=8)
     axis.scatter(
         rows["paper"],
         places,
@@ -132,9 +126,7 @@ def learning_curves(histories: pd.DataFrame) -> Figure:
         right.plot(history["epoch"], history["validation_srcc"], color=colour)
         right.scatter(best["epoch"], best["validation_srcc"], color=colour, s=26, zorder=3)
     left.set(title="Loss, first validation = 1", xlabel="epoch", ylabel="solid: validation, dotted: training")
-    right.set(
-        title="SRCC on the validation pairs", xlabel="epoch (dot: lowest validation loss)", ylabel="SRCC"
-    )
+    right.set(title="SRCC on the validation pairs", xlabel="epoch (dot: lowest validation loss)", ylabel="SRCC")
     figure.legend(loc="outside lower center", ncols=5)
     return figure
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 from collections.abc import Callable
 
 import matplotlib as mpl
@@ -84,7 +85,16 @@ def house_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     return styled
 
 
+class NotebookFigure(Figure):
+    """A Figure that a notebook shows by itself: made outside pyplot, it would otherwise be a line of text."""
+
+    def _repr_png_(self) -> bytes:
+        picture = io.BytesIO()
+        self.savefig(picture, format="png", dpi=110, bbox_inches="tight")
+        return picture.getvalue()
+
+
 def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **subplots):
     """A Figure with its axes, outside pyplot: nothing is left open, nothing is shown twice in a notebook."""
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = NotebookFigure(figsize=(width, height), layout="constrained")
     return figure, figure.subplots(rows, columns, **subplots)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from .checks import anchor_mask, need_ratings, need_seed, need_table
+
 KEY = ["audio", "text"]
 
 
@@ -20,17 +22,19 @@ def aggregate_pairs(ratings: pd.DataFrame) -> pd.DataFrame:
         a_i of equations 2-5 (0-1).
 
     Raises:
-        ValueError: no ratings, or anchors among them.
+        ValueError: no ratings, anchors among them, missing columns or values, ratings outside 0-10, a listener twice.
     """
+    need_table(ratings, (*KEY, "rating", "listener", "system", "split", "is_anchor"), "ratings")
     if ratings.empty:
         raise ValueError("there are no ratings to aggregate: did the screening remove every listener?")
-    if ratings["is_anchor"].any():
+    need_ratings(ratings)
+    if anchor_mask(ratings).any():
         raise ValueError(
-            f"{int(ratings['is_anchor'].sum())} of {len(ratings)} ratings are anchors (mismatched pairs): pass "
+            f"{int(anchor_mask(ratings).sum())} of {len(ratings)} ratings are anchors (mismatched pairs): pass "
             "screen_listeners(ratings).ratings, or ratings[~ratings['is_anchor']] for everybody's"
         )
     pairs = (
-        ratings.groupby([*KEY, "system", "split"], sort=True)["rating"]
+        ratings.groupby([*KEY, "system", "split"], sort=True, observed=True)["rating"]
         .agg(n_ratings="size", mean_rating="mean", rating_std="std")
         .reset_index()
     )
@@ -54,9 +58,10 @@ def published_pairs(ratings: pd.DataFrame) -> pd.DataFrame:
 
 def published_ratings(ratings: pd.DataFrame) -> pd.DataFrame:
     """The ratings behind `published_pairs`. Anchors go first: RELATE forgot to exclude a few of them."""
+    need_table(ratings, (*KEY, "relate_split", "is_anchor"), "ratings")
     if (ratings["relate_split"] == "").any():
         raise ValueError('these ratings have no "in RELATE dataset": RELATE publishes it for REL.csv only')
-    return ratings[~ratings["is_anchor"] & (ratings["relate_split"] != "excluded")].reset_index(drop=True)
+    return ratings[~anchor_mask(ratings) & (ratings["relate_split"] != "excluded")].reset_index(drop=True)
 
 
 def split_train_validation(
@@ -81,20 +86,21 @@ def split_train_validation(
     Raises:
         ValueError: another `by`, an `n_train` that leaves nothing on one side.
     """
+    need_table(pairs, ("text", *(["split"] if "split" in pairs else [])), "pairs")
     if "split" in pairs:
         pairs = pairs[pairs["split"] == "train"]
     total = len(pairs)
+    if total < 2:
+        raise ValueError(f"{total} training pairs (split 'train') are too few to split in two")
     wanted = _number_to_train(n_train, total)
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(need_seed(seed))
     if by == "pair":
         chosen = np.zeros(total, dtype=bool)
         chosen[rng.permutation(total)[:wanted]] = True
     elif by == "caption":
         sizes = pairs.groupby("text", sort=True).size()
         if len(sizes) < 2:
-            raise ValueError(
-                f"{total} pairs with {len(sizes)} caption cannot be split by caption; use by='pair'"
-            )
+            raise ValueError(f"{total} pairs with {len(sizes)} caption cannot be split by caption; use by='pair'")
         sizes = sizes.iloc[rng.permutation(len(sizes))]
         chosen = pairs["text"].isin(sizes.index[_take_nearest(sizes.tolist(), wanted)]).to_numpy()
     else:
@@ -109,9 +115,7 @@ def _number_to_train(n_train: int | float, total: int) -> int:
     elif number and float(n_train).is_integer():
         wanted = int(n_train)
     else:
-        raise ValueError(
-            f"n_train={n_train!r}: allowed is a whole number of pairs or a fraction between 0 and 1"
-        )
+        raise ValueError(f"n_train={n_train!r}: allowed is a whole number of pairs or a fraction between 0 and 1")
     if not 0 < wanted < total:
         raise ValueError(
             f"n_train={n_train!r} of {total} training pairs leaves nothing on one side; allowed is 1 to {total - 1}"

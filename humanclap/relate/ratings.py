@@ -26,7 +26,8 @@ RELATE_SPLITS = ("excluded", "train", "validation", "test")
 REQUIRED = ("wavname", "text", "score", "listener_id", "anchor label")
 RELATE_SPLIT = "in RELATE dataset"  # one value a rating; IS.csv and OS.csv do not have it
 
-_RATING = re.compile(r"(\d{1,2})(\.0+)?")
+_RATING = re.compile(r"([0-9]{1,2})(\.0+)?")
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 class RatingsError(ValueError):
@@ -49,6 +50,8 @@ def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
         FileNotFoundError: no such file.
         RatingsError: not a CSV of ratings, or a value that is not allowed; names file, line and column.
     """
+    if not isinstance(csv_path, (str, os.PathLike)):
+        raise TypeError(f"csv_path is {csv_path!r}; it must be a path, for example scores/REL.csv")
     path = Path(csv_path)
     table, lines = _read_table(path)
 
@@ -61,7 +64,7 @@ def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
             )
 
     check("wavname", lambda name: bool(name.strip()), "a file name must not be empty")
-    check("wavname", _inside, "a path must stay below RELATE_wave (no '..', no '//', no backslash)")
+    check("wavname", _inside, "a path must stay below RELATE_wave (no '..', '//', backslash or line break)")
     folders = " or ".join([", ".join(SYSTEM_OF_FOLDER), "/".join(SPLITS)])
     check("wavname", _in_known_folder, f"a path is /<system>/<split>/<file>, with the folders {folders}")
     check("text", lambda text: bool(text.strip()), "a caption must not be empty")
@@ -70,13 +73,14 @@ def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
     check("anchor label", lambda label: label.strip().lower() in ("true", "false"), "it is True or False")
     has_splits = RELATE_SPLIT in table
     if has_splits:
+        table[RELATE_SPLIT] = [split.strip() for split in table[RELATE_SPLIT]]
         check(RELATE_SPLIT, lambda split: split in RELATE_SPLITS, f"it is one of {', '.join(RELATE_SPLITS)}")
 
     audio = [name.strip().removeprefix("/") for name in table["wavname"]]
     ratings = pd.DataFrame(
         {
             "audio": audio,
-            "text": table["text"],
+            "text": [text.strip() for text in table["text"]],
             "rating": [int(float(score)) for score in table["score"]],
             "listener": [listener.strip() for listener in table["listener_id"]],
             "system": [SYSTEM_OF_FOLDER[name.split("/")[0]] for name in audio],
@@ -86,6 +90,7 @@ def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
         }
     )
     _refuse_duplicates(ratings, path, lines)
+    _refuse_other_side(ratings, path, lines)
     _refuse_pairs_in_two_splits(ratings, path, lines)
     return ratings
 
@@ -94,54 +99,47 @@ def _read_table(path: Path) -> tuple[dict[str, list[str]], list[int]]:
     """Columns of text, and the line on which each row ends."""
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "is not there"
-        raise FileNotFoundError(
-            f"ratings file {path} {kind}: RELATE's files are scores/REL.csv, IS.csv and OS.csv"
-        )
+        raise FileNotFoundError(f"ratings file {path} {kind}: RELATE's files are scores/REL.csv, IS.csv and OS.csv")
     rows, lines = [], []
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file, strict=True)
-            header = next(reader, [])
             for row in reader:
-                if row:
-                    rows.append(row)
-                    lines.append(reader.line_num)
+                if any("\0" in field for field in row):
+                    raise csv.Error("it holds NUL bytes, so it is no text")
+                if not any(field.strip() for field in row):
+                    continue  # a blank line
+                rows.append(row)
+                lines.append(reader.line_num)
     except (UnicodeDecodeError, csv.Error) as error:
-        raise RatingsError(f"{path} is not a CSV text file in UTF-8: {error}") from error
+        place = f" after line {lines[-1]}" if lines else ""
+        raise RatingsError(f"{path} is not a CSV text file in UTF-8 (comma-separated){place}: {error}") from error
+    header, rows, lines = [name.strip() for name in (rows or [[]])[0]], rows[1:], lines[1:]
     if not header:
-        raise RatingsError(
-            f"{path} is empty; a header with {', '.join(REQUIRED)} and one line a rating are needed"
-        )
+        raise RatingsError(f"{path} is empty; a header with {', '.join(REQUIRED)} and one line a rating are needed")
     missing = [column for column in REQUIRED if column not in header]
     if missing:
-        raise RatingsError(
-            f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {header}"
-        )
+        raise RatingsError(f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {header}")
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
-        raise RatingsError(
-            f"{path}, line 1: column {', '.join(map(repr, twice))} stands there more than once"
-        )
+        raise RatingsError(f"{path}, line 1: column {', '.join(map(repr, twice))} stands there more than once")
     if not rows:
         raise RatingsError(f"{path} has a header and no ratings")
     for row, line in zip(rows, lines):
         if len(row) != len(header):
-            raise RatingsError(
-                f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns"
-            )
+            raise RatingsError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns")
     return dict(zip(header, map(list, zip(*rows)))), lines
 
 
 def _inside(name: str) -> bool:
     relative = name.strip().removeprefix("/")
-    return not relative.startswith("/") and "\\" not in relative and ".." not in relative.split("/")
+    strange = relative.startswith("/") or "\\" in relative or _CONTROL.search(relative)
+    return not strange and ".." not in relative.split("/")
 
 
 def _in_known_folder(name: str) -> bool:
     parts = name.strip().removeprefix("/").split("/")
-    return (
-        len(parts) == 3 and parts[0] in SYSTEM_OF_FOLDER and parts[1] in SPLITS and parts[2] not in ("", ".")
-    )
+    return len(parts) == 3 and parts[0] in SYSTEM_OF_FOLDER and parts[1] in SPLITS and parts[2] not in ("", ".")
 
 
 def _is_rating(value: str) -> bool:
@@ -162,6 +160,19 @@ def _refuse_duplicates(ratings: pd.DataFrame, path: Path, lines: list[int]) -> N
         )
 
 
+def _refuse_other_side(ratings: pd.DataFrame, path: Path, lines: list[int]) -> None:
+    # RELATE's train comes from the train folders, its validation and test from the test folders.
+    side = ratings["relate_split"].map({"train": "train", "validation": "test", "test": "test"})
+    wrong = side.notna() & (side != ratings["split"]) & ~ratings["is_anchor"]
+    if wrong.any():
+        row = int(wrong.to_numpy().argmax())
+        raise RatingsError(
+            f"{path}, line {lines[row]}, column {RELATE_SPLIT!r}: {ratings['relate_split'][row]!r} for the clip "
+            f"{ratings['audio'][row]}; clips in a train folder are train or excluded, those in a test folder "
+            "validation, test or excluded"
+        )
+
+
 def _refuse_pairs_in_two_splits(ratings: pd.DataFrame, path: Path, lines: list[int]) -> None:
     # Anchors are left out: RELATE draws them from both splits. "excluded" beside another value is normal, because
     # RELATE excludes ratings (those of removed listeners), not pairs.
@@ -170,9 +181,7 @@ def _refuse_pairs_in_two_splits(ratings: pd.DataFrame, path: Path, lines: list[i
     if (splits > 1).any():
         row = placed.index[splits > 1][-1]
         audio, text = placed.loc[row, ["audio", "text"]]
-        found = sorted(
-            placed.loc[(placed["audio"] == audio) & (placed["text"] == text), "relate_split"].unique()
-        )
+        found = sorted(placed.loc[(placed["audio"] == audio) & (placed["text"] == text), "relate_split"].unique())
         raise RatingsError(
             f"{path}, line {lines[row]}, column {RELATE_SPLIT!r}: {audio} with {text!r} is in {' and '.join(found)}; "
             "a pair belongs to one of train, validation and test"

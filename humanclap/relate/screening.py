@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from numbers import Real
 
 import pandas as pd
+
+from .checks import anchor_mask, need_ratings, need_table
+
+RATING_COLUMNS = ("audio", "text", "rating", "listener", "split", "is_anchor")
 
 
 @dataclass(frozen=True)
@@ -50,39 +55,39 @@ def anchor_means(ratings: pd.DataFrame) -> pd.Series:
     """Mean rating (0-10) that each listener gave to the anchors, indexed by listener id.
 
     Raises:
-        ValueError: a listener without anchors, who cannot be judged by them.
+        ValueError: a listener without anchors, who cannot be judged by them; missing columns or values.
     """
-    listeners = ratings["listener"].unique()
-    means = ratings[ratings["is_anchor"]].groupby("listener")["rating"].mean()
-    without = sorted(set(listeners) - set(means.index))
+    need_table(ratings, RATING_COLUMNS, "ratings")
+    need_ratings(ratings)
+    listener = ratings["listener"].astype(str)
+    anchors = anchor_mask(ratings)
+    means = ratings[anchors].groupby(listener[anchors])["rating"].mean()
+    without = sorted(set(listener) - set(means.index))
     if without:
         raise ValueError(
-            f"{len(without)} of {len(listeners)} listeners have no anchor ratings, so they cannot be screened by them "
-            f"(first: {', '.join(without[:3])}). Pass all ratings of load_ratings, anchors included, or leave these out"
+            f"{len(without)} of {listener.nunique()} listeners have no anchor ratings, so they cannot be screened "
+            f"by them (first: {', '.join(without[:3])}). Pass all ratings of load_ratings, anchors included, or leave "
+            "these listeners out"
         )
     return means.rename("anchor_mean").sort_index()
 
 
 def screen_listeners(ratings: pd.DataFrame, max_anchor_mean: float = 2.0) -> Screening:
-    """Remove the listeners whose mean anchor rating is above `max_anchor_mean` (paper, section II-B), and all anchors.
+    """Remove all anchors, and the listeners whose mean anchor rating is above a threshold (paper, section II-B).
 
     Args:
         ratings: DataFrame of `load_ratings`, anchors included.
         max_anchor_mean: 0-10; the paper's value is 2. 10 keeps everybody.
 
     Raises:
-        ValueError: a threshold outside 0-10; a listener without anchors.
+        ValueError: a threshold outside 0-10; a listener without anchors; missing columns or values.
     """
-    try:
-        limit = float(max_anchor_mean)
-    except (TypeError, ValueError):
-        limit = math.nan
+    number = isinstance(max_anchor_mean, Real) and not isinstance(max_anchor_mean, bool)
+    limit = float(max_anchor_mean) if number else math.nan
     if not 0 <= limit <= 10:
-        raise ValueError(
-            f"max_anchor_mean is {max_anchor_mean!r}; allowed is a number from 0 to 10 (the paper: 2)"
-        )
+        raise ValueError(f"max_anchor_mean is {max_anchor_mean!r}; allowed is a number from 0 to 10 (the paper: 2)")
     means = anchor_means(ratings)
     kept = means.index[means <= limit]
-    left = ratings[ratings["listener"].isin(kept) & ~ratings["is_anchor"]].reset_index(drop=True)
+    left = ratings[ratings["listener"].astype(str).isin(kept) & ~anchor_mask(ratings)].reset_index(drop=True)
     removed = means.index.difference(kept)
     return Screening(left, tuple(kept), tuple(removed), means, limit)

@@ -45,14 +45,12 @@ class Corpus(RatingsSource):
             clap,
             paths,
             pairs["text"].tolist(),
-            cache_dir=self.audio_root.parent.parent / "cache",
+            cache_dir=runs_folder() / "cache",
             progress=progress,
         )
         failed = scores[scores["status"] != "ok"]
         if len(failed):
-            raise StudyError(
-                f"{len(failed)} of {len(scores)} pairs were not scored, first: {failed['status'].iloc[0]}"
-            )
+            raise StudyError(f"{len(failed)} of {len(scores)} pairs were not scored, first: {failed['status'].iloc[0]}")
         return pd.concat(
             [pairs.reset_index(drop=True), scores.drop(columns=["audio", "text"]).assign(model=model)], axis=1
         )
@@ -61,19 +59,17 @@ class Corpus(RatingsSource):
 def prepare(profile: str, seed: int = 0) -> Corpus:
     """Make, or find, the rated pairs with audio that the profile's notebooks work on.
 
-    In the demo that is the embedded synthetic corpus, written to runs/demo/corpus on first use; the same seed gives
+    In the demo that is the embedded synthetic corpus, written to runs/demo/corpus-seed<seed> on first use; the same seed gives
     the same bytes, and a corpus that is there already is left alone.
 
     Raises:
         StudyError: the profile's data can't be had yet.
     """
     if profile != "demo":
-        raise StudyError(
-            "the paper profile needs RELATE's audio, which comes with a later release; use profile='demo'"
-        )
+        raise StudyError("the paper profile needs RELATE's audio, which comes with a later release; use profile='demo'")
     from humanclap.synthetic import make_corpus
 
-    root = make_corpus(runs_folder() / profile / "corpus", seed=seed)
+    root = make_corpus(runs_folder() / profile / f"corpus-seed{seed}", seed=seed)
     note = f"made on the spot in RELATE's format (seed {seed}): it shows the method, and says nothing about real audio"
     ratings, listeners = root / "scores" / "REL.csv", root / "listener_attributes" / "REL.csv"
     return Corpus(ratings, listeners, SYNTHETIC, note, root / "RELATE_wave")
@@ -85,12 +81,10 @@ def baselines(profile: str, seed: int = 0, progress: bool = True) -> dict[str, P
     In the demo these are two tiny ClapModels, pretrained on the spot on captions that leave things out.
     """
     if profile != "demo":
-        raise StudyError(
-            "the paper profile needs the LAION and MS CLAP weights, which come with a later release"
-        )
+        raise StudyError("the paper profile needs the LAION and MS CLAP weights, which come with a later release")
     from humanclap.tiny import make_standins
 
-    return make_standins(runs_folder() / profile / "claps", seed=seed, progress=progress)
+    return make_standins(runs_folder() / profile / f"claps-seed{seed}", seed=seed, progress=progress)
 
 
 def find_ratings(profile: str = "demo", seed: int = 0) -> RatingsSource:
@@ -100,31 +94,43 @@ def find_ratings(profile: str = "demo", seed: int = 0) -> RatingsSource:
     `note` say so.
 
     Raises:
-        StudyError: HUMANCLAP_RELATE names a folder without scores/REL.csv.
-        download.DownloadError: in another profile, the ratings are not here and cannot be fetched.
+        StudyError: HUMANCLAP_RELATE names a folder without scores/REL.csv; or, in another profile, the ratings are
+            not here and cannot be fetched.
     """
     named = os.environ.get("HUMANCLAP_RELATE")
     if named:
-        folder, note = Path(named), "real human ratings, from the folder that HUMANCLAP_RELATE names"
-        if not (folder / "scores" / "REL.csv").is_file():
-            raise StudyError(
-                f"HUMANCLAP_RELATE is {named!r}, but scores/REL.csv is not in it. Point it to the folder that holds "
-                "scores/REL.csv, or unset it to let the demo fetch that file"
-            )
-    else:
-        folder, note = (
-            data_folder() / "relate",
-            "real human ratings, fetched from the published commit and checked",
-        )
-        try:
-            download.fetch_ratings(folder)
-        except download.DownloadError as error:
-            if profile != "demo":
-                raise
-            corpus = prepare(profile, seed)
-            note = f"{corpus.note}. The real ratings could not be fetched: {error}"
-            return RatingsSource(corpus.csv, corpus.listeners_csv, corpus.label, note)
-    listeners = folder / "listener_attributes" / "REL.csv"
+        return _named_ratings(Path(named).expanduser().resolve())
+    folder = data_folder() / "relate"
+    try:
+        csv = download.fetch_ratings(folder)
+    except download.DownloadError as error:
+        if profile != "demo":
+            raise StudyError(str(error)) from error
+        corpus = prepare(profile, seed)
+        note = f"{corpus.note}. The real ratings could not be fetched: {error}"
+        return RatingsSource(corpus.csv, corpus.listeners_csv, corpus.label, note)
     return RatingsSource(
-        folder / "scores" / "REL.csv", listeners if listeners.is_file() else None, REAL, note
+        csv, _listeners(folder), REAL, "real human ratings, fetched from the published commit, checked"
     )
+
+
+def _named_ratings(folder: Path) -> RatingsSource:
+    """The ratings in the folder of HUMANCLAP_RELATE, labelled by what they are and not by what they are called."""
+    csv = folder / "scores" / "REL.csv"
+    if not csv.is_file():
+        raise StudyError(
+            f"HUMANCLAP_RELATE is {str(folder)!r}, but scores/REL.csv is not in it. Point it to the folder that "
+            "holds scores/REL.csv, or unset it to let the demo fetch that file"
+        )
+    if download.sha256_of(csv) == download.RELATE_SHA256:
+        label, note = REAL, "real human ratings, the published file (checked), from the folder HUMANCLAP_RELATE names"
+    elif (folder / "synthetic.json").is_file():
+        label, note = SYNTHETIC, "a synthetic corpus, from the folder that HUMANCLAP_RELATE names"
+    else:
+        label, note = f"ratings of {folder.name}", "not the published RELATE file: its own ratings, unchecked"
+    return RatingsSource(csv, _listeners(folder), label, note)
+
+
+def _listeners(folder: Path) -> Path | None:
+    listeners = folder / "listener_attributes" / "REL.csv"
+    return listeners if listeners.is_file() else None

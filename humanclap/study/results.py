@@ -9,6 +9,7 @@ import pandas as pd
 
 from humanclap.losses import KINDS
 
+from .data import REAL
 from .run import PROJECT, Study, StudyError, runs_folder
 
 README_FIGURES = (
@@ -79,17 +80,11 @@ def wide(table: pd.DataFrame, models: list[str], metric: str = "srcc") -> pd.Dat
         ),
     }
     sizes = rows.drop_duplicates("cell").set_index("cell")["n"]
-    frame = (
-        pd.concat(both, axis=1)
-        .swaplevel(axis=1)
-        .loc[models, [(cell, side) for cell in cells for side in both]]
-    )
+    frame = pd.concat(both, axis=1).swaplevel(axis=1).loc[models, [(cell, side) for cell in cells for side in both]]
     frame.columns = [
         f"{cell} (n = {sizes[cell]})" if side == "here" else f"{cell}: paper" for cell, side in frame.columns
     ]
-    return frame.loc[
-        :, [name for name in frame if not (name.endswith(": paper") and (frame[name] == "").all())]
-    ]
+    return frame.loc[:, [name for name in frame if not (name.endswith(": paper") and (frame[name] == "").all())]]
 
 
 def summary(profile: str) -> str:
@@ -110,6 +105,12 @@ def summary(profile: str) -> str:
 def copy_figures(profile: str, names: tuple[str, ...] = README_FIGURES) -> list[Path]:
     """Copy the README's figures from a run into figures/ (`make figures`; nothing else writes there)."""
     copied = []
+    (PROJECT / "figures").mkdir(exist_ok=True)
+    marks = runs_folder() / profile / "tables" / "02_floor_and_ceiling.csv"
+    if marks.is_file() and set(pd.read_csv(marks)["data"]) != {REAL}:
+        raise StudyError(
+            "the README shows notebook 02 on RELATE's real ratings; this run had others: see its first cells"
+        )
     for name in names:
         source = runs_folder() / profile / "figures" / f"{name}.png"
         if not source.is_file():

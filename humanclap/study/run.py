@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from numbers import Integral, Real
 from pathlib import Path
 
 import pandas as pd
 
-PROJECT = Path(__file__).resolve().parents[2]
+_SOURCE = Path(__file__).resolve().parents[2]
+PROJECT = _SOURCE if (_SOURCE / "notebooks").is_dir() else Path.cwd()  # the latter where the package is installed
 PROFILES = ("demo", "paper")
 
 
@@ -29,7 +31,7 @@ _RULES: dict[str, tuple[type, float | None, float | None]] = {
     "max_anchor_mean": (float, 0, 10),
     "n_resamples": (int, 100, None),
     "n_splits": (int, 10, None),
-    "seed": (int, 0, None),
+    "seed": (int, 0, 2**32 - 1),
     "n_train": (float, 0, None),
     "epochs": (int, 1, None),
     "learning_rate": (float, 0, 1),
@@ -45,16 +47,19 @@ class Study:
     notebook: str
     folder: Path
 
-    def save_table(self, table: pd.DataFrame, name: str, exact: bool = False) -> Path:
+    def save_table(self, table: pd.DataFrame, name: str, label: str, exact: bool = False) -> Path:
         """Write a table to `<folder>/tables/<name>.csv`, whole or not at all, and return the path.
 
         Args:
+            name: begins with the number of the notebook.
+            label: the data behind it, "RELATE ratings" or "synthetic"; kept in the column `data`.
             exact: keep every digit (scores that another notebook reads), instead of six.
         """
         path = self.folder / "tables" / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        table.to_csv(part, index=False, float_format=None if exact else "%.6g", lineterminator="\n")
+        float_format = None if exact else "%.6g"
+        table.assign(data=label).to_csv(part, index=False, float_format=float_format, lineterminator="\n")
         os.replace(part, path)
         return path
 
@@ -97,12 +102,12 @@ def open_study(profile: str, notebook: str, **parameters) -> Study:
 
 def check_parameter(name: str, value) -> None:
     """Raise ParameterError unless `value` is allowed for the notebook parameter `name`."""
+    if name not in _RULES:
+        raise ParameterError(f"there is no parameter {name!r}. Available: profile, {', '.join(_RULES)}")
     kind, low, high = _RULES[name]
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    if number and kind is int:
-        number = float(value).is_integer()
+    number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
     if not number or not (low is None or value >= low) or not (high is None or value <= high):
-        limits = f"from {low:g} to {high:g}" if high is not None else f"of at least {low:g}"
+        limits = f"from {low:g} to {high:.10g}" if high is not None else f"of at least {low:g}"
         raise ParameterError(
             f"{name}={value!r}: allowed is a {'whole ' if kind is int else ''}number {limits} "
             f"(set it in the parameters cell, or with papermill -p {name} VALUE)"
