@@ -24,19 +24,24 @@ def cosine(audio_emb, text_emb):
     """Row-wise cosine similarity, e_audio·e_text / (‖e_audio‖‖e_text‖): `[N, D]`, `[N, D]` -> `[N]` in -1..1.
 
     Two numpy arrays (or lists) give a float64 array; two torch tensors give a differentiable tensor of at
-    least float32. Raises ValueError for shapes that differ or are not `[N, D]`, and, in numpy, for a row of
-    length zero or with NaN or infinity, which has no cosine. In torch that would need a host sync on a GPU,
-    so there a zero row scores 0 and NaN stays NaN.
+    least float32. Raises ValueError for shapes that differ or are not `[N, D]`, complex values, and, in
+    numpy, for a row of length zero or with NaN or infinity, which has no cosine. In torch that would need a
+    host sync on a GPU, so there a zero row scores 0 and NaN stays NaN.
     """
     tensors = [isinstance(embedding, torch.Tensor) for embedding in (audio_emb, text_emb)]
     if all(tensors):
         audio, text = _unit_rows(audio_emb, text_emb)
-        return (audio * text).sum(dim=-1)
+        similarity = (audio * text).sum(dim=-1)
+        # Rounding can pass ±1 (1.0000002). What is over is taken off as a constant: a clamp would also take
+        # the gradient.
+        return similarity - (similarity - similarity.clamp(-1, 1)).detach()
     if any(tensors):
         raise TypeError(
             f"audio_emb is a {type(audio_emb).__name__} and text_emb a {type(text_emb).__name__}: "
             "give two numpy arrays or two torch tensors"
         )
+    for name, embedding in (("audio_emb", audio_emb), ("text_emb", text_emb)):
+        _require_real(name, np.iscomplexobj(embedding))
     audio, text = np.asarray(audio_emb, dtype=np.float64), np.asarray(text_emb, dtype=np.float64)
     _require_pairs(audio.shape, text.shape)
     audio, text = _numpy_unit_rows(audio, "audio_emb"), _numpy_unit_rows(text, "text_emb")
@@ -117,7 +122,11 @@ def human_clap_loss(
         raise ValueError(f"unknown loss kind {kind!r}; allowed: {allowed}, and the control {CONTROL_KIND!r}")
     weights = {"contrastive_weight": contrastive_weight, "regression_weight": regression_weight}
     for name, weight in weights.items():
-        if not (math.isfinite(weight) and weight >= 0):
+        try:
+            usable = math.isfinite(weight) and weight >= 0
+        except (TypeError, ValueError, RuntimeError):  # text, None, a tensor of many values
+            usable = False
+        if not usable:
             raise ValueError(f"{name} is {weight!r}; it must be a finite number >= 0")
 
     terms = {}
@@ -138,8 +147,7 @@ def _pair_losses(audio_emb, text_emb, logit_scale) -> torch.Tensor:
     """Cross entropy of each pair, the mean of both directions: `[N]`."""
     audio, text = _unit_rows(audio_emb, text_emb)
     scale = _checked_scale(logit_scale)
-    if len(audio) == 0:
-        raise ValueError("the batch is empty; a contrastive loss needs at least one pair")
+    _require_some(len(audio))
     # Under autocast the product would be rounded to 8 bits of mantissa and then multiplied by up to 100.
     with torch.autocast(audio.device.type, enabled=False):
         logits = scale * (text @ audio.T)  # [N texts, N audios]
@@ -153,6 +161,7 @@ def _unit_rows(audio_emb, text_emb) -> tuple[torch.Tensor, torch.Tensor]:
     for name, embedding in (("audio_emb", audio_emb), ("text_emb", text_emb)):
         if not isinstance(embedding, torch.Tensor):
             raise TypeError(f"{name} is a {type(embedding).__name__}; the losses take torch tensors [N, D]")
+        _require_real(name, embedding.is_complex())
     _require_pairs(tuple(audio_emb.shape), tuple(text_emb.shape))
     dtype = torch.promote_types(torch.promote_types(audio_emb.dtype, text_emb.dtype), torch.float32)
     return F.normalize(audio_emb.to(dtype), dim=-1), F.normalize(text_emb.to(dtype), dim=-1)
@@ -172,6 +181,11 @@ def _numpy_unit_rows(embedding: np.ndarray, name: str) -> np.ndarray:
     return scaled / np.linalg.norm(scaled, axis=1, keepdims=True)
 
 
+def _require_real(name: str, is_complex: bool) -> None:
+    if is_complex:
+        raise ValueError(f"{name} is complex; an embedding must be of real numbers, [N, D]")
+
+
 def _require_pairs(audio_shape: tuple[int, ...], text_shape: tuple[int, ...]) -> None:
     if len(audio_shape) != 2 or audio_shape != text_shape or audio_shape[1] == 0:
         raise ValueError(
@@ -180,14 +194,19 @@ def _require_pairs(audio_shape: tuple[int, ...], text_shape: tuple[int, ...]) ->
         )
 
 
+def _require_some(n_pairs: int) -> None:
+    if n_pairs == 0:
+        raise ValueError("the batch is empty (audio_emb has 0 rows); a loss needs at least one pair")
+
+
 def _checked_target(target, like: torch.Tensor) -> torch.Tensor:
     """`target` as `[N]` in the dtype of `like`; its range is checked on the CPU only, to spare a GPU sync."""
     if not isinstance(like, torch.Tensor) or not isinstance(target, torch.Tensor):
         raise TypeError("the losses take torch tensors: embeddings [N, D] and target [N]")
-    if target.shape != like.shape or target.numel() == 0:
+    _require_some(len(like))
+    if target.shape != like.shape:
         raise ValueError(
-            f"target has shape {list(target.shape)}; it must be {list(like.shape)}, one value for each pair, "
-            "of at least one pair"
+            f"target has shape {list(target.shape)}; it must be {list(like.shape)}, one value for each pair"
         )
     if target.device != like.device:
         raise ValueError(f"target is on {target.device}, the embeddings on {like.device}; move one of them")

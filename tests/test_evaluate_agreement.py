@@ -144,9 +144,55 @@ def test_same_seed_same_numbers_whatever_the_global_state():
     assert first != human_ceiling(ratings, n_splits=5, n_resamples=30, seed=2)
 
 
+def test_the_order_of_the_rows_changes_nothing():
+    raters = np.random.default_rng(4).integers(1, 6, size=60)
+    ratings, _ = simulate(raters, 2, 2)
+    ratings["rating"] = ratings["rating"].round().clip(0, 10)
+    ratings["listener"] = [f"l{row}" for row in range(len(ratings))]
+    ratings["system"] = np.where(ratings["audio"].str[0] < "4", "natural", "tango")
+    tables = [
+        ceiling_table(rows, n_splits=15, n_resamples=40)
+        for rows in (ratings, ratings.sample(frac=1, random_state=5), ratings[::-1])
+    ]
+    assert np.isfinite(tables[0].loc[0, "split_half_low"])
+    for table in tables[1:]:
+        pd.testing.assert_frame_equal(table, tables[0], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        *(({"n_splits": bad}, f"n_splits must be a whole number of at least 1, not {bad!r}")
+          for bad in (2.5, "5", None, math.nan, True, 0)),
+        *(({"n_resamples": bad}, f"n_resamples must be a whole number of at least 0, not {bad!r}")
+          for bad in (2.5, "5", None, True, -1)),
+        *(({"level": bad, "n_resamples": 0}, f"level must lie between 0 and 1.* it is {bad!r}")
+          for bad in (95, None, "0.95", math.nan)),
+        *(({"seed": bad, "n_resamples": 0}, f"seed={bad!r}") for bad in ("a", 1.5, None, -1)),
+    ],
+)
+def test_bad_arguments_are_named(arguments, message):
+    ratings, _ = simulate(np.full(6, 2), 2, 2)
+    for function in (human_ceiling, ceiling_table):
+        with pytest.raises(ValueError, match=message):
+            function(ratings, **arguments)
+
+
+def test_is_anchor_as_objects():
+    ratings, _ = simulate(np.full(20, 2), 2, 2)
+    expected = human_ceiling(ratings, n_resamples=20)
+    objects = pd.Series([False, np.False_] * 20, index=ratings.index, dtype=object)
+    assert human_ceiling(ratings.assign(is_anchor=objects), n_resamples=20) == expected
+    objects.iloc[3] = True
+    with pytest.raises(ValueError, match="1 ratings are of anchors"):
+        human_ceiling(ratings.assign(is_anchor=objects))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        (lambda r: r.assign(is_anchor="False"), "is_anchor holds 'False'; allowed: True and False"),
+        (lambda r: r.assign(is_anchor=0), "is_anchor holds 0; allowed"),
         (lambda r: r.assign(is_anchor=[True] + [False] * 5), "1 ratings are of anchors.*screen_listeners"),
         (lambda r: r.iloc[:2], "1 pairs are too few"),
         (lambda r: r.drop_duplicates("audio"), "none of the 3 pairs has 2 ratings"),
@@ -203,8 +249,26 @@ def test_listener_habits_by_hand():
     assert found.loc["1", "share_labelled"] == 1
     assert found.loc["2", "share_labelled"] == 0
     assert found.loc["1", "spread"] == pytest.approx(np.std([10, 8], ddof=1))
-    with pytest.raises(ValueError, match="no column listener"):
-        listener_habits(ratings.drop(columns="listener"))
+    pd.testing.assert_frame_equal(
+        listener_habits(ratings.sample(frac=1, random_state=0)), listener_habits(ratings), rtol=0, atol=1e-12
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda r: r.drop(columns="listener"), "no column listener"),
+        (lambda r: r.assign(listener=np.nan), "ratings has 3 rows without listener"),
+        (lambda r: r.assign(is_anchor=[False, True, False]), "1 ratings are of anchors.*screen_listeners"),
+        (lambda r: r.assign(is_anchor="False"), "is_anchor holds 'False'"),
+        (lambda r: r.assign(rating=[1, np.nan, 2]), "rating holds 1 NaN"),
+        (lambda r: r.assign(listener="1"), "listener '1' rated a with 'x' twice"),
+    ],
+)
+def test_listener_habits_refuses(change, message):
+    ratings = pd.DataFrame({"audio": ["a", "a", "b"], "text": "x", "listener": ["1", "2", "1"], "rating": [1, 5, 9]})
+    with pytest.raises(ValueError, match=message):
+        listener_habits(change(ratings))
 
 
 @pytest.fixture(scope="module")

@@ -38,6 +38,8 @@ def rated():
 
 @pytest.mark.parametrize("by_caption", [True, False])
 def test_intervals_equal_the_plain_scipy_loop(rated, by_caption):
+    if not by_caption:  # pairs are then drawn by their place among the sorted pairs
+        rated = rated.sort_values(["target", "good"])
     groups = rated["caption"] if by_caption else None
     found = bootstrap_correlations(rated["good"], rated["target"], groups, n_resamples=300, seed=5)
     plan = ResamplePlan.draw(groups, len(rated), 300, seed=5)
@@ -181,7 +183,16 @@ def test_any_statistic_of_weights(rated):
         ({"groups": ["a"] * 4}, "at least 2 groups"),
         ({"n_resamples": 0}, "n_resamples must be a whole number of at least 1, not 0"),
         ({"n_resamples": 2.5}, "n_resamples"),
+        ({"n_resamples": None}, "n_resamples must be a whole number of at least 1, not None"),
         ({"level": 95}, "level must lie between 0 and 1"),
+        ({"level": None}, "level must lie between 0 and 1.*None"),
+        ({"groups": [["a", "b"]] * 4}, r"groups must have one dimension.*\(4, 2\)"),
+        ({"groups": "abcd"}, r"groups must have one dimension.*\(\)"),
+        ({"groups": [["a"], ["b", "c"], ["d"], ["e"]]}, "groups holds labels that can't be told apart"),
+        ({"seed": "a"}, "seed='a': allowed is a whole number of at least 0"),
+        ({"seed": 1.5}, "seed=1.5"),
+        ({"seed": None}, "seed=None"),
+        ({"seed": -1}, "seed=-1"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -194,6 +205,42 @@ def test_compare_names_the_score_that_is_wrong():
         compare([1, 2, 3], [1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match="unknown metric: rmse"):
         compare([1, 2, 3], [1, 2, 3], [1, 2, 3], metric="rmse")
+
+
+@pytest.mark.parametrize("metric", [["srcc", "lcc"], ("srcc",), None, 3, np.array(["srcc", "lcc"])])
+def test_compare_takes_one_metric(metric):
+    with pytest.raises(ValueError, match="unknown metric.*takes one of srcc, lcc, ktau, mse"):
+        compare([1, 2, 3], [1, 2, 3], [1, 2, 3], metric=metric)
+
+
+def numbers_of(found) -> list[float]:
+    """Every number of a result, in one list."""
+    numbers = []
+    for value in vars(found).values():
+        if hasattr(value, "as_dict"):
+            numbers += value.as_dict().values()
+        elif not isinstance(value, str):
+            numbers.append(value)
+    return numbers
+
+
+@pytest.mark.parametrize("by_caption", [True, False])
+def test_the_order_of_the_pairs_changes_nothing(rated, by_caption):
+    found = []
+    for rows in (rated, rated.sample(frac=1, random_state=1), rated[::-1]):
+        groups = rows["caption"] if by_caption else None
+        one = bootstrap_correlations(rows["good"], rows["target"], groups, n_resamples=60)
+        two = compare(rows["good"], rows["poor"], rows["target"], groups, "lcc", n_resamples=60)
+        found.append(numbers_of(one) + numbers_of(two))
+    np.testing.assert_allclose(found[1:], [found[0]] * 2, rtol=0, atol=1e-12)
+
+
+def test_groups_are_numbered_by_their_labels():
+    for labels in (["b", "a", "b", "c"], [10, 9, 10, 11], [("x", 2), ("x", 1), ("x", 2), ("y", 0)]):
+        index = pd.Index(labels, tupleize_cols=False)
+        np.testing.assert_array_equal(ResamplePlan.draw(index, n_resamples=1).codes, [1, 0, 1, 2])
+    mixed = ResamplePlan.draw(["1", 1, "0"], n_resamples=1).codes  # no order between text and number
+    np.testing.assert_array_equal(ResamplePlan.draw(["0", "1", 1], n_resamples=1).codes, mixed[[2, 0, 1]])
 
 
 def test_percentiles_of_nothing():

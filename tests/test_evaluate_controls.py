@@ -38,8 +38,9 @@ def test_auc_is_mann_whitney(scores):
 @pytest.mark.parametrize("by_caption", [True, False])
 def test_auc_interval_equals_a_plain_loop(scores, by_caption):
     matched, mismatched, *groups = scores
-    if not by_caption:
+    if not by_caption:  # pairs are then drawn by their place among the sorted scores
         groups = [None, None]
+        matched, mismatched = np.sort(matched), np.sort(mismatched)
     found = anchor_auc(matched, mismatched, *groups, n_resamples=60, seed=8)
     labels = [*groups[0], *groups[1]] if by_caption else None
     plan = ResamplePlan.draw(labels, 85, 60, seed=8)
@@ -49,6 +50,16 @@ def test_auc_interval_equals_a_plain_loop(scores, by_caption):
         rows = plan.indices(resample)
         samples.append(auc_by_loop(both[rows][first[rows]], both[rows][~first[rows]]))
     assert (found.low, found.high) == pytest.approx(np.nanpercentile(samples, [2.5, 97.5]))
+
+
+@pytest.mark.parametrize("by_caption", [True, False])
+def test_auc_does_not_depend_on_the_order_of_the_scores(scores, by_caption):
+    matched, mismatched, *groups = scores
+    turned = [labels[::-1] if by_caption else None for labels in groups]
+    groups = groups if by_caption else [None, None]
+    first = anchor_auc(matched, mismatched, *groups, n_resamples=60)
+    second = anchor_auc(matched[::-1], mismatched[::-1], *turned, n_resamples=60)
+    assert (first.auc, first.low, first.high) == pytest.approx((second.auc, second.low, second.high), abs=1e-12)
 
 
 def test_auc_without_one_side_in_a_resample_is_counted():
@@ -74,7 +85,9 @@ def test_aucs_of_two_models_are_paired(scores):
         (([1.0], []), "needs both sides, not 1 matched"),
         (([1, np.nan], [1, 2]), "matched holds 1 NaN"),
         (([1, 2], [1, 2], ["a", "b"]), "groups .captions. of both sides"),
-        (([1, 2], [1, 2], ["a", "b"], ["a"]), "1 groups for 2 scores"),
+        (([1, 2], [1, 2], ["a", "b"], ["a"]), "mismatched_groups has 1 labels for 2 pairs"),
+        (([1, 2], [1, 2], "ab", ["a", "b"]), "matched_groups must have one dimension"),
+        (([1, 2], [1, 2], None, None, 10, "a"), "seed='a'"),
     ],
 )
 def test_auc_bad_input_is_named(arguments, message):
@@ -103,6 +116,14 @@ def test_swapped_captions_belong_to_no_clip_of_theirs(pairs, seed):
     pd.testing.assert_frame_equal(swapped[["audio", "target"]], pairs[["audio", "target"]])
     pd.testing.assert_frame_equal(swapped, swap_captions(pairs, seed=seed))
     assert "original_text" not in pairs
+
+
+def test_swapping_does_not_depend_on_the_order_of_the_rows():
+    pairs = make_pairs()
+    shuffled = swap_captions(pairs.sample(frac=1, random_state=0))
+    pd.testing.assert_frame_equal(shuffled.sort_index(), swap_captions(pairs))
+    with pytest.raises(ValueError, match="seed='a'"):
+        swap_captions(pairs, "a")
 
 
 def test_swapping_depends_on_the_seed():

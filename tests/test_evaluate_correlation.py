@@ -66,6 +66,8 @@ def test_constant_score_has_mse_but_no_correlation():
         ([[1, 2]], [1, 2], r"score must have one dimension.*\(1, 2\)"),
         (1.0, 1.0, "one dimension"),
         (["a", "b"], [1, 2], "score must be numbers"),
+        (np.array([1j, 2]), [1, 2], "score must be numbers.*complex"),
+        (pd.Series([1j, 2]), [1, 2], "score must be numbers.*complex"),
         ([1], [1], "1 pairs are too few"),
         ([], [], "0 pairs are too few"),
     ],
@@ -148,3 +150,11 @@ def test_running_sum_is_cumsum(n):
 def test_unknown_metric_is_named():
     with pytest.raises(ValueError, match="unknown metric: kendall. Available: srcc, lcc, ktau, mse"):
         WeightedCorrelations(np.arange(3), np.arange(3), ("srcc", "kendall"))
+
+
+def test_a_tensor_with_a_gradient_is_detached():
+    torch = pytest.importorskip("torch")
+    score = torch.tensor([0.1, 0.5, 0.2, 0.9], requires_grad=True)
+    target = [0.0, 0.4, 0.3, 1.0]
+    assert correlations(score, target) == correlations(score.detach().numpy(), target)
+    assert score.requires_grad and score.grad is None

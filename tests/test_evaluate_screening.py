@@ -72,3 +72,21 @@ def test_a_threshold_that_nothing_passes_is_told_apart_from_a_wrong_call(study):
         screening_effect(ratings, pd.concat([scores, scores]), (2,))
     with pytest.raises(ValueError, match="no thresholds"):
         screening_effect(ratings, scores, ())
+    with pytest.raises(ValueError, match="n_raters must be a whole number of at least 1, not 0"):
+        screening_effect(ratings, scores, (2,), n_raters=0)
+    with pytest.raises(ValueError, match="n_draws must be a whole number"):
+        screening_effect(ratings, scores, (2,), n_draws=2.5)
+    with pytest.raises(ValueError, match="seed='a'"):
+        screening_effect(ratings, scores, (2,), seed="a")
+    with pytest.raises(ValueError, match="scores has no column clap_score"):
+        screening_effect(ratings, scores.drop(columns="clap_score"), (2,))
+
+
+def test_the_order_of_the_rows_changes_nothing(study):
+    ratings, scores = study
+    first = screening_effect(ratings, scores, (2, 10), n_draws=10, n_resamples=40)
+    second = screening_effect(
+        ratings.sample(frac=1, random_state=0), scores.sample(frac=1, random_state=1), (2, 10), n_draws=10,
+        n_resamples=40,
+    )
+    pd.testing.assert_frame_equal(first, second, rtol=0, atol=1e-12)

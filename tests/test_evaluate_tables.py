@@ -145,6 +145,25 @@ def test_row_order_of_a_model_does_not_matter(table):
     )
 
 
+@pytest.mark.parametrize("groups", ["text", None])
+def test_the_order_of_all_rows_changes_no_number(table, groups):
+    shuffled = table.sample(frac=1, random_state=2)
+    keys = ["model", "cell", "metric"]
+    settings = {"by": "system", "metrics": ["srcc", "lcc"], "groups": groups, "n_resamples": B}
+    for function, more in ((breakdown, {}), (compare_models, {"baseline": "laion"})):
+        first, second = (function(t, **more, **settings).set_index(keys) for t in (table, shuffled))
+        pd.testing.assert_frame_equal(second.loc[first.index], first, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("by", ["overall", "system", "score_range"])
+def test_a_further_column_called_data_changes_nothing(table, by):
+    labelled = table.assign(data="synthetic")
+    pd.testing.assert_frame_equal(breakdown(labelled, by, n_resamples=B), breakdown(table, by, n_resamples=B))
+    pd.testing.assert_frame_equal(
+        compare_models(labelled, "laion", by, n_resamples=B), compare_models(table, "laion", by, n_resamples=B)
+    )
+
+
 def test_other_columns_names(table):
     renamed = table.rename(columns={"model": "variant", "clap_score": "cosine", "text": "text"})
     found = breakdown(renamed, score="cosine", model="variant", groups=None, metrics="lcc", n_resamples=B)
@@ -268,6 +287,9 @@ def with_nan(table):
             "unknown breakdown 'speaker'. Available: overall, system, score_range",
         ),
         (lambda t: t, {"metrics": ["rmse"]}, "unknown metric: rmse"),
+        (lambda t: t, {"metrics": 3}, "unknown metric: 3"),
+        (lambda t: t, {"level": "95"}, "level must lie between 0 and 1"),
+        (lambda t: t, {"seed": 1.5}, "seed=1.5"),
         (lambda t: t, {"groups": "caption"}, "no column caption"),
         (lambda t: t.assign(blind=np.nan), {"floor": "blind"}, "floor column blind holds 120 NaN"),
     ],

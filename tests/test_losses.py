@@ -71,6 +71,31 @@ def test_clap_score_of_float32_agrees_in_both_libraries():
     np.testing.assert_allclose(from_numpy, losses.clap_score(audio, text).numpy(), atol=1e-6)
 
 
+def test_clap_score_in_torch_stays_within_one_and_keeps_its_gradient():
+    audio, _, _ = _random(300, 64, dtype=torch.float32)
+    unit = F.normalize(audio, dim=-1)
+    over = (unit * unit).sum(dim=-1) > 1
+    assert over.any()  # rounding does pass 1: there is something to take off
+    assert losses.clap_score(audio, audio).max() == 1 and losses.cosine(audio, -audio).min() == -1
+    torch.testing.assert_close(losses.clap_score(audio, audio), torch.ones(300))
+    text = audio.clone().requires_grad_()
+    (losses.cosine(audio, text) * 1000).sum().backward()
+    kept = text.grad
+    text = audio.clone().requires_grad_()
+    ((unit * F.normalize(text, dim=-1)).sum(dim=-1) * 1000).sum().backward()
+    torch.testing.assert_close(kept, text.grad, rtol=0, atol=0)
+    assert kept[over].abs().sum() > 0
+
+
+@pytest.mark.parametrize("name", ["audio_emb", "text_emb"])
+def test_complex_embeddings_are_refused(name):
+    for make in (np.array, torch.tensor):
+        pair = {"audio_emb": make(AUDIO), "text_emb": make(TEXT)}
+        pair[name] = pair[name] + 1j
+        with pytest.raises(ValueError, match=f"{name} is complex"):
+            losses.clap_score(**pair)
+
+
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
 def test_clap_score_names_rows_without_a_cosine(bad):
     broken = np.array(AUDIO)
@@ -206,7 +231,7 @@ def test_half_precision_and_autocast_are_computed_in_float32():
 
 
 def test_one_pair_has_no_contrast():
-    audio, text, target = _random(1, 4)
+    audio, text, _ = _random(1, 4)
     assert losses.sce(audio, text, 10.0).item() == pytest.approx(0, abs=1e-12)
 
 
@@ -240,16 +265,25 @@ def test_an_unknown_kind_lists_the_allowed_ones():
         losses.human_clap_loss(*_tensors(), SCALE, "mse+mae")
 
 
-@pytest.mark.parametrize("weights", [{"contrastive_weight": -0.1}, {"regression_weight": math.nan}])
+@pytest.mark.parametrize(
+    "weights",
+    [
+        {"contrastive_weight": -0.1},
+        {"regression_weight": math.nan},
+        {"contrastive_weight": "x"},
+        {"regression_weight": None},
+        {"contrastive_weight": torch.ones(2)},
+    ],
+)
 def test_weights_that_would_turn_the_loss_around_are_refused(weights):
-    with pytest.raises(ValueError, match=next(iter(weights))):
+    with pytest.raises(ValueError, match=f"{next(iter(weights))} is .*must be a finite number >= 0"):
         losses.human_clap_loss(*_tensors(), SCALE, "wsce+mse", **weights)
 
 
 def test_an_empty_batch_and_arrays_are_refused():
     with pytest.raises(ValueError, match="empty"):
         losses.sce(torch.ones(0, 2), torch.ones(0, 2), 1.0)
-    with pytest.raises(ValueError, match="at least one pair"):
+    with pytest.raises(ValueError, match="the batch is empty.*at least one pair"):
         losses.mse(torch.ones(0, 2), torch.ones(0, 2), torch.ones(0))
     with pytest.raises(TypeError, match="torch tensor"):
         losses.sce(np.array(AUDIO), np.array(TEXT), 1.0)

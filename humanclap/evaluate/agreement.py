@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 import numpy as np
 import pandas as pd
 
+from humanclap.relate.checks import need_seed
+
 from .bootstrap import ResamplePlan, bootstrap_samples, percentile_interval
 from .cells import system_cells
-from .checks import as_vector, need_columns
+from .checks import PAIR, as_ratings, check_level, whole_number
 from .split_half import MeanSrcc, random_halves, srcc_of_halves
 
 SPLITS_FOR_INTERVAL = 10  # splits that each resample averages; more would hardly narrow the interval
-PAIR = ["audio", "text"]
 
 
 @dataclass(frozen=True)
@@ -114,14 +115,19 @@ def human_ceiling(
 
     Intervals: percentile bootstrap over captions with all their pairs and ratings, never over listeners.
     For the split-half, each resample averages the first 10 splits, and the interval is moved to centre on
-    all of them. n_resamples 0, or a single caption, leaves the intervals out (NaN). ValueError for a missing
-    column, a rating that is no number, anchors (is_anchor true), one listener twice on a pair, fewer than 2
-    pairs, no pair with 2 ratings, n_splits < 1.
+    all of them. n_resamples 0, or a single caption, leaves the intervals out (NaN). The order of the rows
+    says nothing. ValueError for a missing column, a rating that is no number, anchors (is_anchor true), an
+    is_anchor that is neither True nor False, one listener twice on a pair, fewer than 2 pairs, no pair with 2
+    ratings, n_splits below 1, n_resamples or seed below 0 (or no whole numbers), a level not between 0 and 1.
     """
-    if n_splits < 1:
-        raise ValueError(f"n_splits must be at least 1, not {n_splits!r}")
-    values = _checked_ratings(ratings)
-    pair, first_row = _pairs_of(ratings)
+    n_splits = whole_number(n_splits, "n_splits", 1)
+    n_resamples = whole_number(n_resamples, "n_resamples", 0)
+    seed = need_seed(seed)
+    check_level(level)
+    values = as_ratings(ratings)
+    pair = _pairs_of(ratings)
+    order = np.lexsort((values, pair))  # equal ratings of a pair may change places: nothing here can tell
+    values, pair, captions = values[order], pair[order], ratings["text"].to_numpy(object)[order]
     raters = np.bincount(pair)
     n_pairs = len(raters)
     if n_pairs < 2:
@@ -131,7 +137,7 @@ def human_ceiling(
 
     components = _Components(values, pair)
     variance_pair, variance_residual, reliability = (v[0] for v in components(np.ones((n_pairs, 1))))
-    captions = ratings["text"].to_numpy(object)[first_row]
+    captions = captions[np.cumsum(raters) - raters]  # one a pair
     halves, several = random_halves(values, pair, raters, n_splits, seed)
     srcc = srcc_of_halves(halves)
     halves = [split for split, value in zip(halves, srcc, strict=True) if not np.isnan(value)]
@@ -173,7 +179,7 @@ def human_ceiling(
         split_half_high=half_ends[1],
         n_split_half_pairs=int((raters >= 2).sum()),
         n_splits=len(srcc),
-        n_resamples=int(n_resamples),
+        n_resamples=n_resamples,
         n_undefined=n_undefined,
     )
 
@@ -187,7 +193,7 @@ def ceiling_table(
     known (fewer than 2 pairs, no pair with 2 ratings) keeps its row with NaN and a `note`.
     Arguments and errors: as `human_ceiling`.
     """
-    need_columns(ratings, "ratings", (*PAIR, "rating"))
+    as_ratings(ratings)
     subsets = {"all": np.ones(len(ratings), dtype=bool)}
     if "system" in ratings and not ratings["system"].isna().any():
         cells = system_cells(ratings["system"].to_numpy(object))
@@ -195,33 +201,16 @@ def ceiling_table(
     rows = []
     for subset, chosen in subsets.items():
         part = ratings[chosen]
-        pair, _ = _pairs_of(part)
-        enough = len(np.bincount(pair)) >= 2 and np.bincount(pair).max() >= 2
-        if not enough and subset != "all":
+        raters = np.bincount(_pairs_of(part))
+        if subset != "all" and (len(raters) < 2 or raters.max() < 2):
             note = "fewer than 2 pairs, or none with 2 ratings"
-            rows.append({"subset": subset, "n_pairs": pair.max() + 1, "n_ratings": len(part), "note": note})
+            rows.append({"subset": subset, "n_pairs": len(raters), "n_ratings": len(part), "note": note})
             continue
         found = human_ceiling(part, n_splits, n_resamples, seed, level)
         rows.append({"subset": subset, **found.as_dict(), "note": ""})
     return pd.DataFrame(rows)
 
 
-def _pairs_of(ratings: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
-    """Number of the pair of each rating [N], and for each pair its first row."""
-    code = ratings.groupby(PAIR, sort=False).ngroup().to_numpy()
-    return code, np.unique(code, return_index=True)[1]
-
-
-def _checked_ratings(ratings: pd.DataFrame) -> np.ndarray:
-    need_columns(ratings, "ratings", (*PAIR, "rating"))
-    if ratings[PAIR].isna().any(axis=None):
-        raise ValueError("ratings has rows without audio or text: every rating needs its pair")
-    if "is_anchor" in ratings and ratings["is_anchor"].any():
-        raise ValueError(
-            f"{int(ratings['is_anchor'].sum())} ratings are of anchors, mismatched on purpose: use those of "
-            "screen_listeners, or drop the rows where is_anchor is true"
-        )
-    if "listener" in ratings and ratings.duplicated([*PAIR, "listener"]).any():
-        row = ratings[ratings.duplicated([*PAIR, "listener"])].iloc[0]
-        raise ValueError(f"listener {row['listener']!r} rated {row['audio']} with {row['text']!r} twice")
-    return as_vector(ratings["rating"], "rating")
+def _pairs_of(ratings: pd.DataFrame) -> np.ndarray:
+    """Number of the pair of each rating [N], by audio and text: not by where it stands."""
+    return ratings.groupby(PAIR, observed=True).ngroup().to_numpy()

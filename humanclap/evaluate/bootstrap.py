@@ -14,9 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .checks import as_pair
+from humanclap.relate.checks import need_seed
+
+from .checks import as_pair, check_level, listed, whole_number
 from .correlation import METRICS, Correlations, correlations
-from .weighted import WeightedCorrelations, check_metrics
+from .groups import group_codes, own_groups
+from .weighted import WeightedCorrelations
 
 CHUNK = 250  # resamples done together: large enough for numpy, small enough for the cache
 
@@ -25,7 +28,8 @@ CHUNK = 250  # resamples done together: large enough for numpy, small enough for
 class ResamplePlan:
     """Which groups stand in which resample: `codes` [n] (group of a pair), `counts` [n_groups, n_resamples].
 
-    The draws depend on the groups, the seed and nothing else; a longer plan begins with the shorter one's.
+    The draws depend on the groups, the seed and nothing else: groups are numbered by their labels, so the
+    order of the rows says nothing. A longer plan begins with the shorter one's.
     """
 
     codes: np.ndarray
@@ -33,19 +37,19 @@ class ResamplePlan:
 
     @classmethod
     def draw(cls, groups=None, n: int | None = None, n_resamples: int = 2000, seed: int = 0) -> ResamplePlan:
-        """A plan for pairs with the labels `groups` [n] (a caption each), or for `n` pairs on their own.
+        """A plan for pairs with the labels `groups` [n] (a caption each), or for `n` pairs by their places.
 
         Each resample draws as many groups as there are, with replacement. ValueError on a missing label,
-        labels that are not one for each of the `n` pairs, fewer than 2 groups, fewer than 1 resample.
+        labels that are not one for each of the `n` pairs, fewer than 2 groups, fewer than 1 resample, a seed
+        that is no whole number of at least 0.
         """
-        if isinstance(n_resamples, bool) or not isinstance(n_resamples, (int, np.integer)) or n_resamples < 1:
-            raise ValueError(f"n_resamples must be a whole number of at least 1, not {n_resamples!r}")
+        n_resamples, seed = whole_number(n_resamples, "n_resamples", 1), need_seed(seed)
         if groups is None:
             if n is None:
                 raise ValueError("ResamplePlan.draw needs groups, a label for each pair, or n, their number")
             codes = np.arange(n)
         else:
-            codes = _group_codes(groups, n)
+            codes = group_codes(groups, n)
         n_groups = int(codes.max(initial=-1)) + 1
         if n_groups < 2:
             raise ValueError(
@@ -78,18 +82,6 @@ class ResamplePlan:
         for start in range(0, self.n_resamples, CHUNK):
             stop = min(start + CHUNK, self.n_resamples)
             yield slice(start, stop), self.weights(start, stop, rows)
-
-
-def _group_codes(groups, n: int | None) -> np.ndarray:
-    """Labels as whole numbers 0, 1, … in order of first appearance."""
-    labels = pd.Series(np.asarray(groups, dtype=object))
-    if n is not None and len(labels) != n:
-        raise ValueError(f"groups has {len(labels)} labels for {n} pairs: it takes one a pair")
-    codes, _ = pd.factorize(labels)
-    if (codes < 0).any():
-        missing = codes < 0
-        raise ValueError(f"groups holds {missing.sum()} missing labels, the first at {missing.argmax()}")
-    return codes
 
 
 @dataclass(frozen=True)
@@ -147,8 +139,7 @@ class Comparison:
 
 def percentile_interval(samples: np.ndarray, level: float = 0.95) -> tuple[float, float]:
     """Low and high end of the central `level` of `samples` [B]; NaN are left out, (NaN, NaN) if all are."""
-    if not 0 < level < 1:
-        raise ValueError(f"level must lie between 0 and 1, for instance 0.95; it is {level!r}")
+    check_level(level)
     defined = samples[~np.isnan(samples)]
     if not len(defined):
         return np.nan, np.nan
@@ -196,9 +187,11 @@ def bootstrap_correlations(
 
     groups: the caption of each pair, [N]; a resample draws captions with all their pairs. None: pairs are
     drawn. Each resample's correlations equal scipy's on the pairs written out, ties included. The same seed
-    gives the same resamples, whatever the score. Raises as `correlations` and `ResamplePlan.draw` do.
+    gives the same resamples, whatever the order of the pairs. A torch tensor is detached. Raises
+    as `correlations` and `ResamplePlan.draw` do.
     """
     score, target = as_pair(score, target)
+    groups = own_groups(target, score) if groups is None else groups
     plan = ResamplePlan.draw(groups, len(score), n_resamples, seed)
     statistic = WeightedCorrelations(score, target)
     samples = bootstrap_samples(lambda weights: np.stack(list(statistic(weights).values()))[:, 0], plan)
@@ -220,9 +213,11 @@ def compare(
     min(1, 2 · min((b + 1) / (B + 1))), so it needs n_resamples >= 10,000 where a correction for many
     comparisons follows. Raises as `bootstrap_correlations` does, and ValueError for an unknown metric.
     """
-    (metric,) = check_metrics(metric)
+    if not isinstance(metric, str) or metric not in METRICS:
+        raise ValueError(f"unknown metric: {metric}. compare takes one of {listed(METRICS)}")
     score_a, target = as_pair(score_a, target, "score_a")
     score_b, _ = as_pair(score_b, target, "score_b")
+    groups = own_groups(target, score_a, score_b) if groups is None else groups
     plan = ResamplePlan.draw(groups, len(target), n_resamples, seed)
     statistic = WeightedCorrelations(np.stack([score_a, score_b]), target, (metric,))
     samples = bootstrap_samples(lambda weights: statistic(weights)[metric], plan)

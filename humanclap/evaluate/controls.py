@@ -7,8 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from humanclap.relate.checks import need_seed
+
 from .bootstrap import ResamplePlan, bootstrap_statistic
-from .checks import as_vector, need_columns
+from .checks import PAIR, as_vector, need_columns
+from .groups import as_labels, own_groups
 from .kendall import running_sum
 
 MAX_ROUNDS = 200
@@ -65,18 +68,17 @@ def anchor_auc(
         raise ValueError(f"an AUC needs both sides, not {len(matched)} matched, {len(mismatched)} mismatched")
     if (matched_groups is None) != (mismatched_groups is None):
         raise ValueError("give the groups (captions) of both sides, or of neither")
-    groups = None
-    if matched_groups is not None:
-        sides = []
-        for labels, side in ((matched_groups, matched), (mismatched_groups, mismatched)):
-            labels = np.asarray(labels, dtype=object)
-            if len(labels) != len(side):
-                raise ValueError(f"{len(labels)} groups for {len(side)} scores on one side: one a score")
-            sides.append(labels)
-        groups = np.concatenate(sides)
     scores = np.concatenate([matched, mismatched])
+    is_matched = np.arange(len(scores)) < len(matched)
+    if matched_groups is None:
+        groups = own_groups(~is_matched, scores)
+    else:
+        groups = np.concatenate([
+            as_labels(matched_groups, len(matched), "matched_groups"),
+            as_labels(mismatched_groups, len(mismatched), "mismatched_groups"),
+        ])
     plan = ResamplePlan.draw(groups, len(scores), n_resamples, seed)
-    found = bootstrap_statistic(WeightedAuc(scores, np.arange(len(scores)) < len(matched)), plan, level)
+    found = bootstrap_statistic(WeightedAuc(scores, is_matched), plan, level)
     return AnchorAuc(
         found.value, found.low, found.high, len(matched), len(mismatched), found.n_resamples,
         found.n_undefined,
@@ -89,13 +91,17 @@ def swap_captions(pairs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     A permutation of `text` among the rows: each caption is used as often as before, and no row gets a text
     that stands with its `audio` anywhere in `pairs`. The text it had is kept as `original_text`; ratings
     and targets stay with the clip, so a score that listens to the pair must fall against them. Rows, index
-    and order are kept. ValueError for missing columns or captions, or where no such dealing was found (one
-    caption for over half the rows).
+    and order are kept, and a pair gets the same caption whatever the order. ValueError for missing columns or
+    captions, a seed that is no whole number of at least 0, or where no such dealing was found (one caption
+    for over half the rows).
     """
-    need_columns(pairs, "pairs", ("audio", "text"))
-    if pairs[["audio", "text"]].isna().any(axis=None):
+    seed = need_seed(seed)
+    need_columns(pairs, "pairs", PAIR)
+    if pairs[PAIR].isna().any(axis=None):
         raise ValueError("pairs has rows without audio or text: drop them first")
-    audio, text = (pd.factorize(pairs[column])[0].astype(np.int64) for column in ("audio", "text"))
+    codes = np.stack([pd.factorize(pairs[column], sort=True)[0].astype(np.int64) for column in PAIR])
+    order = np.lexsort(codes[::-1])  # dealt in the order of audio and text: the rows' own says nothing
+    audio, text = codes[:, order]
     n_texts = int(text.max(initial=0)) + 1
     own = np.unique(audio * n_texts + text)
 
@@ -121,4 +127,7 @@ def swap_captions(pairs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
             f"found no way to deal {len(pairs)} captions so that no clip keeps its own: {most.iloc[0]} rows "
             f"have {most.index[0]!r}; no caption may stand in more than half of the rows"
         )
-    return pairs.assign(original_text=pairs["text"].to_numpy(), text=pairs["text"].to_numpy()[source])
+    original = pairs["text"].to_numpy()
+    swapped = original.copy()
+    swapped[order] = original[order[source]]
+    return pairs.assign(original_text=original, text=swapped)

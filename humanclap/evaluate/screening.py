@@ -9,10 +9,11 @@ import pandas as pd
 from scipy.stats import spearmanr
 
 from humanclap import relate
+from humanclap.relate.checks import need_seed
 
 from .bootstrap import ResamplePlan, bootstrap_correlations, percentile_interval
+from .checks import PAIR, need_columns, whole_number
 
-PAIR = ["audio", "text"]
 ALL_LEFT, COMMON = "all pairs left", "common pairs, equal raters"
 
 
@@ -43,8 +44,12 @@ def screening_effect(
         One row a threshold and way: max_anchor_mean, pairs (the way), value, low, high (95 %, captions resampled), n.
 
     Raises:
-        ValueError: no thresholds, a pair scored twice, fewer than 4 common pairs.
+        ValueError: no thresholds, a pair scored twice, fewer than 4 common pairs, a missing column, n_raters,
+            n_draws or n_resamples below 1, a seed below 0 (or no whole numbers).
     """
+    n_raters, n_draws = whole_number(n_raters, "n_raters", 1), whole_number(n_draws, "n_draws", 1)
+    seed = need_seed(seed)
+    need_columns(scores, "scores", (*PAIR, "clap_score"))
     if len(thresholds) == 0:
         raise ValueError("no thresholds given: for example (0.5, 1, 2, 10)")
     if scores.duplicated(PAIR).any():
@@ -87,6 +92,8 @@ def _draw_raters(
     code = common.get_indexer(pd.MultiIndex.from_frame(part[PAIR]))
     rating = part["rating"].to_numpy(float)[code >= 0]
     code = code[code >= 0]
+    sorted_rows = np.lexsort((rating, code))  # the draws must not depend on the order in which ratings came
+    rating, code = rating[sorted_rows], code[sorted_rows]
     rng = np.random.default_rng(seed)
     whole, resampled = [], []
     first = np.concatenate([[0], np.cumsum(np.bincount(code))[:-1]])

@@ -13,14 +13,13 @@ def random_halves(
 ) -> tuple[list, np.ndarray]:
     """Means of two random halves of the ratings of each pair with at least two, n_splits times.
 
-    values, pair: rating and number of the pair, [N]; raters: ratings of each pair [n]. Returns n_splits x
+    values, pair: rating and number of the pair, [N], sorted by both, so that the deal does not depend on the
+    order in which ratings came; raters: ratings of each pair [n]. Returns n_splits x
     (a [m], b [m]), and which m of the n pairs they are, a mask [n].
     """
     several = raters >= 2
     kept = several[pair]
-    code = np.cumsum(several)[pair[kept]] - 1
-    by_pair = np.argsort(code, kind="stable")
-    code, values = code[by_pair], values[kept][by_pair]
+    code, values = np.cumsum(several)[pair[kept]] - 1, values[kept]
     size = np.bincount(code)
     place = np.arange(len(code)) - np.repeat(np.cumsum(size) - size, size)  # of a rating within its pair
     rng = np.random.default_rng([seed, 1])

@@ -15,7 +15,7 @@ import pandas as pd
 
 from .bootstrap import ResamplePlan, percentile_interval, two_sided_p
 from .cells import MIN_PAIRS, WITHIN, Cell, make_cells, system_cells
-from .checks import as_vector, listed
+from .checks import PAIR, as_vector, listed
 from .correlation import METRICS
 from .weighted import WeightedCorrelations, check_metrics
 from .wide import Wide, widen
@@ -200,7 +200,8 @@ def _metrics(metrics: Sequence[str] | None, by: str) -> tuple[str, ...]:
 
 
 def _plan(pairs: pd.DataFrame, groups: str | None, n_resamples: int, seed: int) -> ResamplePlan:
-    return ResamplePlan.draw(None if groups is None else pairs[groups], len(pairs), n_resamples, seed)
+    labels = pd.MultiIndex.from_frame(pairs[PAIR]) if groups is None else pairs[groups]
+    return ResamplePlan.draw(labels, len(pairs), n_resamples, seed)
 
 
 def _by_model(rows: list[dict], model: str, models: list) -> pd.DataFrame:

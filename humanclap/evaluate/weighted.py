@@ -8,7 +8,7 @@ numbers, zero allowed.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -147,7 +147,7 @@ def _pearson(x: np.ndarray, y: np.ndarray, weights: np.ndarray) -> float:
 
 def check_metrics(metrics: Sequence[str]) -> tuple[str, ...]:
     """The metrics as a tuple; ValueError names one that does not exist."""
-    metrics = (metrics,) if isinstance(metrics, str) else tuple(metrics)
+    metrics = tuple(metrics) if isinstance(metrics, Iterable) and not isinstance(metrics, str) else (metrics,)
     unknown = [metric for metric in metrics if metric not in METRICS]
     if unknown or not metrics:
         raise ValueError(f"unknown metric: {listed(unknown) or 'none given'}. Available: {listed(METRICS)}")

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .checks import as_vector, need_columns
-
-PAIR = ["audio", "text"]
+from .checks import PAIR, as_vector, need_columns
 
 
 @dataclass(frozen=True)
