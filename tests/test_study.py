@@ -8,7 +8,6 @@ import time
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from threading import Thread
 
-import numpy as np
 import pandas as pd
 import pytest
 

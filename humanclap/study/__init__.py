@@ -2,7 +2,7 @@
 
 from .data import BASELINES, REAL, SYNTHETIC, Corpus, RatingsSource, baselines, find_ratings, prepare
 from .results import checkpoints, copy_figures, read_scores, same_pairs, summary, wide
-from .run import PROFILES, ParameterError, Study, StudyError, open_study
+from .run import PROFILES, ParameterError, Study, StudyError, open_study, versions
 
 __all__ = [
     "BASELINES",
@@ -23,5 +23,6 @@ __all__ = [
     "read_scores",
     "same_pairs",
     "summary",
+    "versions",
     "wide",
 ]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import platform
 from dataclasses import dataclass
+from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
 
@@ -122,3 +124,10 @@ def runs_folder() -> Path:
 def data_folder() -> Path:
     """Where fetched files are kept: `$HUMANCLAP_DATA`, or data/ beside the notebooks."""
     return Path(os.environ.get("HUMANCLAP_DATA") or PROJECT / "data")
+
+
+def versions(*packages: str) -> str:
+    """Versions for a notebook's first output: Python, humanclap and the packages named."""
+    return ", ".join(
+        [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("humanclap", *packages))]
+    )
