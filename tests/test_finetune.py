@@ -819,3 +819,11 @@ def test_the_bar_shows_loss_and_srcc(clap, sets, capfd):
     shown = capfd.readouterr().err
     assert "3/3" in shown and f"loss={result.history['train_loss'][1]:.4f}" in shown
     assert f"validation_srcc={result.history['validation_srcc'][1]:.4f}" in shown
+
+
+@pytest.mark.parametrize("window", ["mean", "upstream"])
+def test_a_window_policy_without_fixed_features_is_refused(corpus, clap, monkeypatch, window):
+    pairs, root = corpus
+    monkeypatch.setattr(clap, "window", window)
+    with pytest.raises(ValueError, match=f"window='{window}'.*open the base with"):
+        prepare(clap, pairs, root, progress=False)

@@ -73,10 +73,16 @@ def prepare(clap, pairs: pd.DataFrame, audio_root: str | Path, progress: bool = 
     `pairs` has the columns audio (relative to `audio_root`), text and target (0-1), as
     `relate.aggregate_pairs` makes them. The crop, or the fusion chunks, of a clip longer than the window are
     those `clap` gives it, fixed for all epochs. Raises ValueError for a missing column, no rows, an empty
-    caption, a target outside 0-1 or a pair that stands twice, FileNotFoundError for audio that is not there,
-    and what the decoder raises, with the path, for audio that cannot be read.
+    caption, a target outside 0-1, a pair that stands twice or a window policy that has no fixed features
+    ("mean", "upstream"), FileNotFoundError for audio that is not there, and what the decoder raises, with the
+    path, for audio that cannot be read.
     """
     pairs = _checked_pairs(pairs)
+    if clap.window in ("mean", "upstream"):
+        raise ValueError(
+            f"window={clap.window!r} gives a clip several windows, or others each time, and training prepares one "
+            "of each clip: open the base with window='first', 'center' or, with feature fusion, 'fusion'"
+        )
     clip, names = pd.factorize(pairs["audio"])
     caption, texts = pd.factorize(pairs["text"])
     paths = [Path(audio_root) / name for name in names]

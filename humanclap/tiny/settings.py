@@ -17,7 +17,8 @@ class Pretraining:
         rises over the first twentieth of the steps and falls to 0 along a cosine.
 
     The defaults were chosen on corpora of other seeds than the demo's. They are few clips on purpose: enough to
-    name events, while with ten times as many a stand-in follows the ratings far better than published CLAPs do.
+    name events, while with ten times as many a stand-in follows the ratings far better than published CLAPs do and
+    fine-tuning has little to add (benchmarks/demo_controls.md tells how they were chosen).
 
     Raises ValueError for a value outside its range, TypeError for one of the wrong type.
     """
