@@ -37,6 +37,12 @@ def load_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     """
     if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
         raise ValueError(f"sample_rate is {sample_rate!r}; it must be a positive whole number of Hz")
+    mono, file_rate = decode_mono(path)
+    return _resample(mono, file_rate, int(sample_rate))
+
+
+def decode_mono(path: str | os.PathLike) -> tuple[np.ndarray, int]:
+    """Read a file as one channel at its own rate: float32 `[T]`, and that rate; raises as `load_audio`."""
     samples, file_rate = _decode(path)
     if len(samples) == 0:
         raise AudioError(path, "the file holds no samples")
@@ -45,29 +51,57 @@ def load_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
         raise AudioError(path, f"too short: {seconds:.3f} s, at least {MIN_SECONDS} s is needed")
     if not np.isfinite(samples).all():
         raise AudioError(path, "the samples hold NaN or infinity")
-    mono = samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0]
-    return _resample(mono, file_rate, int(sample_rate))
+    return samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0], file_rate
 
 
 def window(waveform: np.ndarray, n_samples: int, policy: str = "first") -> np.ndarray:
     """Cut or fill `waveform` `[T]` to exactly `[n_samples]`, the same way at every call.
 
     A longer clip is cut by `policy`: "first" keeps its beginning, "center" its middle. A shorter one is
-    filled as the LAION models were trained ("repeat-pad"): repeated floor(n_samples / T) times, then zeros.
+    filled as the LAION models were trained ("repeatpad"): repeated floor(n_samples / T) times, then zeros.
     Raises ValueError for an unknown policy (it lists the known), an empty clip or n_samples < 1.
     """
     if policy not in _CUTS:
         raise ValueError(f"unknown window {policy!r}; known: {', '.join(WINDOWS)}")
+    return windows(waveform, n_samples, policy)[0]
+
+
+def windows(
+    waveform: np.ndarray,
+    n_samples: int,
+    policy: str,
+    draw: Callable[[int], int] | None = None,
+    fill: str = "repeatpad",
+) -> np.ndarray:
+    """All that a model hears of `waveform` `[T]` under `policy`: `[W, n_samples]`, W >= 1.
+
+    "first" and "center" are one window; "mean" is ceil(T / n_samples) of them, side by side, the last one
+    flush with the end; "upstream" is one that starts where `draw(T - n_samples)` says. A shorter clip is
+    filled: "repeatpad" as in `window`, "repeat" goes on repeating to the end, as MS CLAP does. Raises
+    ValueError for an unknown policy or fill, an empty clip or n_samples < 1.
+    """
+    if policy not in POLICIES or fill not in _FILLS:
+        known = f"windows: {', '.join(POLICIES)}; fills: {', '.join(_FILLS)}"
+        raise ValueError(f"unknown window {policy!r} or fill {fill!r}; {known}")
     if n_samples < 1:
         raise ValueError(f"n_samples is {n_samples!r}; a window needs at least 1 sample")
     length = len(waveform)
     if waveform.ndim != 1 or length == 0:
         raise ValueError(f"the waveform has shape {list(waveform.shape)}; it must be [T] with T >= 1")
-    if length > n_samples:
-        start = _CUTS[policy](length - n_samples)
-        return waveform[start : start + n_samples]
-    repeated = np.tile(waveform, n_samples // length)
-    return np.pad(repeated, (0, n_samples - len(repeated)))
+    overflow = length - n_samples
+    if overflow <= 0:
+        repeats = n_samples // length if fill == "repeatpad" else -(-n_samples // length)
+        repeated = np.tile(waveform, repeats)[:n_samples]
+        return np.pad(repeated, (0, n_samples - len(repeated)))[None]
+    if policy == "upstream":
+        if draw is None:
+            raise ValueError("the window 'upstream' starts at a drawn place and needs `draw`")
+        starts = [draw(overflow)]
+    elif policy == "mean":
+        starts = [*range(0, overflow, n_samples), overflow]
+    else:
+        starts = [_CUTS[policy](overflow)]
+    return np.stack([waveform[start : start + n_samples] for start in starts])
 
 
 # Each policy gives the start of the window from the number of samples that do not fit.
@@ -76,7 +110,12 @@ _CUTS: dict[str, Callable[[int], int]] = {
     "center": lambda overflow: overflow // 2,
 }
 WINDOWS = tuple(_CUTS)
-"""The window policies that every model takes."""
+"""The policies that keep one window, at a fixed place."""
+
+POLICIES = (*WINDOWS, "mean", "upstream")
+"""The window policies that every model takes; one with feature fusion has "fusion" besides."""
+
+_FILLS = ("repeatpad", "repeat")
 
 
 def _decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:

@@ -172,3 +172,58 @@ def test_bad_windows_are_refused():
     for bad in (np.ones(0), np.ones((5, 2))):
         with pytest.raises(ValueError, match="shape"):
             window(bad, 4)
+
+
+# --- what people bring ----------------------------------------------------------------------------------
+
+
+def test_formats_and_shapes_that_people_bring_are_read(tmp_path):
+    """96 kHz, 24 bits, float, FLAC, OGG, MP3, 8 channels: one sound, up to what the format loses."""
+    time = np.arange(48_000) / 48_000
+    tone = 0.5 * np.sin(2 * np.pi * 440 * time)
+    written = {
+        "24.wav": (tone, 48_000, {"subtype": "PCM_24"}),
+        "float.wav": (tone, 48_000, {"subtype": "FLOAT"}),
+        "x.flac": (tone, 48_000, {"subtype": "PCM_24"}),
+        "x.ogg": (tone, 48_000, {}),
+        "x.mp3": (tone, 48_000, {}),
+        "96k.wav": (
+            0.5 * np.sin(2 * np.pi * 440 * np.arange(96_000) / 96_000),
+            96_000,
+            {"subtype": "PCM_24"},
+        ),
+        "8 channels.wav": (np.stack([tone] * 8, axis=1), 48_000, {}),
+        "surround.flac": (np.stack([tone * gain for gain in (2, 0, 1, 1, 1, 1)], axis=1), 48_000, {}),
+    }
+    for name, (samples, rate, settings) in written.items():
+        soundfile.write(tmp_path / name, samples, rate, **settings)
+        heard = load_audio(tmp_path / name, 16_000)
+        lossy = name.endswith(("ogg", "mp3"))
+        assert heard.dtype == np.float32
+        assert abs(len(heard) - 16_000) <= (1_200 if lossy else 0), name  # an MP3 has a delay
+        middle = heard[4_000:12_000]
+        spectrum = np.abs(np.fft.rfft(middle * np.hanning(len(middle))))
+        assert spectrum.argmax() * 16_000 / len(middle) == pytest.approx(440, abs=2), name
+        assert np.sqrt(np.mean(middle**2)) == pytest.approx(0.5 / np.sqrt(2), rel=0.02), name
+
+
+def test_an_hour_is_read(tmp_path):
+    """3,600 s of silence with one tone in the middle: found where it is after resampling."""
+    samples = np.zeros(3_600 * 8_000, dtype=np.float32)
+    samples[1_800 * 8_000 : 1_801 * 8_000] = 0.5 * np.sin(2 * np.pi * 440 * np.arange(8_000) / 8_000)
+    soundfile.write(tmp_path / "hour.flac", samples, 8_000)
+    heard = load_audio(tmp_path / "hour.flac", 16_000)
+    assert len(heard) == 3_600 * 16_000
+    loud = np.flatnonzero(np.abs(heard) > 0.1)
+    assert loud[0] / 16_000 == pytest.approx(1_800, abs=0.01)
+    assert loud[-1] / 16_000 == pytest.approx(1_801, abs=0.01)
+    assert audio.windows(heard, 160_000, "mean").shape == (360, 160_000)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_sample_that_is_no_number_is_refused_wherever_it_is(tmp_path, value):
+    samples = np.zeros((48_000, 8), dtype=np.float32)
+    samples[-1, 7] = value
+    soundfile.write(tmp_path / "bad.wav", samples, 48_000, subtype="FLOAT")
+    with pytest.raises(AudioError, match="bad.wav: the samples hold NaN or infinity"):
+        load_audio(tmp_path / "bad.wav", 16_000)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from humanclap import load_clap
 from humanclap.clap.base import HUMAN_CLAP_FRONT_END, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION
 from humanclap.clap.huggingface import HuggingFaceClap
+from humanclap.clap.published import CHECKPOINTS, fetch_checkpoint, held_in_manifest
 from humanclap.download import sha256_of
 
 
@@ -67,6 +68,23 @@ def test_a_pickle_that_runs_code_is_refused(folder, tmp_path):
     with pytest.raises(ValueError, match="pytorch_model.bin could not be loaded"):
         load_clap(folder, device="cpu")
     assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_empty_cut_and_foreign_weights_each_say_so(folder, file):
+    weights = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    save = save_file if file == "model.safetensors" else torch.save
+    save(weights, folder / file)
+    whole = (folder / file).read_bytes()
+    for content, message in (
+        (b"", "it is empty"),
+        (whole[: len(whole) // 2], "it is cut short"),
+        (b"<html>not found</html>", "it is no (safetensors file|PyTorch checkpoint)"),
+    ):
+        (folder / file).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{file} could not be loaded: {message}"):
+            load_clap(folder, device="cpu")
 
 
 def test_half_precision_weights_are_computed_in_float32(folder):
@@ -151,9 +169,11 @@ def test_an_unknown_name_lists_the_known():
 
 
 @pytest.mark.parametrize("name", ["laion", "laion-fusion", "msclap-2022", "msclap-2023", "weights.pt"])
-def test_names_of_backends_to_come_say_so(name):
-    with pytest.raises(NotImplementedError, match="later release"):
-        load_clap(name)
+def test_a_checkpoint_that_is_not_there_is_named(name, tmp_path):
+    path = tmp_path / name
+    checkpoint = {} if name == "weights.pt" else {"checkpoint": path}
+    with pytest.raises(FileNotFoundError, match=f"{path.name} is not there"):
+        load_clap(path if name == "weights.pt" else name, device="cpu", **checkpoint)
 
 
 @pytest.mark.parametrize(
@@ -163,7 +183,8 @@ def test_names_of_backends_to_come_say_so(name):
         ({"device": "cuda:99"}, "torch sees"),
         ({"window": "random"}, "unknown window 'random'; known for unfused: first, center"),
         ({"window": "fusion"}, "unknown window 'fusion'; known for unfused: first, center"),
-        ({"precision": "fp8"}, "unknown precision 'fp8'; allowed: fp32, bf16"),
+        ({"precision": "fp8"}, "unknown precision 'fp8'; allowed: fp32, bf16, fp16"),
+        ({"device": "mps"}, "device 'mps' is not there"),
         ({"seed": -1}, "seed is -1"),
         ({"checkpoint": "model.safetensors"}, "checkpoint goes with a named model"),
     ],
@@ -219,6 +240,68 @@ def test_what_can_not_be_fetched_is_named_with_the_way_to_bring_it(hub_cache):
         load_clap("human-clap", device="cpu")
     with pytest.raises(FileNotFoundError, match="hf download laion/clap-htsat-unfused"):
         load_clap("laion/clap-htsat-unfused", device="cpu")
+
+
+@pytest.mark.parametrize("name", ["laion", "laion-fusion", "msclap-2022", "msclap-2023"])
+def test_a_named_checkpoint_that_can_not_be_fetched_says_what_to_bring_and_where(hub_cache, name):
+    wanted = CHECKPOINTS[name]
+    with pytest.raises(FileNotFoundError) as error:
+        load_clap(name, device="cpu")
+    pinned = f" --revision {wanted.revision}" if wanted.revision else ""
+    assert f"hf download {wanted.repository} {wanted.file}{pinned}." in str(error.value)
+    assert f"load_clap('{name}', checkpoint=" in str(error.value)
+
+
+def test_a_published_file_with_another_content_is_refused(hub_cache, tmp_path):
+    wanted = CHECKPOINTS["laion"]
+    (tmp_path / wanted.file).write_bytes(b"something else")
+    _into_hub_cache(hub_cache, wanted.repository, wanted.revision, tmp_path, [wanted.file])
+    with pytest.raises(ValueError, match=f"expected {wanted.sha256}"):
+        load_clap("laion", device="cpu")
+
+
+def test_a_file_without_a_known_checksum_is_held_to_its_first_use(hub_cache, tmp_path):
+    wanted = CHECKPOINTS["msclap-2023"]
+    (tmp_path / wanted.file).write_bytes(b"first")
+    _into_hub_cache(hub_cache, wanted.repository, "1" * 40, tmp_path, [wanted.file])
+    path = fetch_checkpoint("msclap-2023")
+    held = held_in_manifest(wanted.repository, wanted.file)
+    assert (held.revision, held.sha256) == ("1" * 40, sha256_of(path))
+    # The hub's main moves on: the first one stays.
+    second = hub_cache / f"models--{wanted.repository.replace('/', '--')}" / "snapshots" / ("2" * 40)
+    second.mkdir()
+    (second / wanted.file).write_bytes(b"second")
+    (second.parent.parent / "refs" / "main").write_text("2" * 40)
+    assert fetch_checkpoint("msclap-2023") == path
+    path.write_bytes(b"other")
+    with pytest.raises(ValueError, match="not what it was at its first use.*remove"):
+        fetch_checkpoint("msclap-2023")
+
+
+def test_a_hub_id_without_a_revision_is_held_to_its_first_use(hub_cache, folders):
+    files = [file.name for file in folders[False].iterdir()]
+    _into_hub_cache(hub_cache, "someone/clap", "1" * 40, folders[False], files)
+    first = load_clap("someone/clap", device="cpu").checkpoint_sha256
+    place = hub_cache / "models--someone--clap"
+    (place / "refs" / "main").write_text("2" * 40)
+    assert load_clap("someone/clap", device="cpu").checkpoint_sha256 == first
+    weights = place / "snapshots" / ("1" * 40) / "model.safetensors"
+    state = load_file(weights)
+    weights.unlink()
+    save_file({key: value + 1 if key == "logit_scale_a" else value for key, value in state.items()}, weights)
+    with pytest.raises(ValueError, match="not what it was at its first use"):
+        load_clap("someone/clap", device="cpu")
+    assert load_clap(f"someone/clap@{'1' * 40}", device="cpu").checkpoint_sha256 != first
+
+
+def test_a_front_end_of_its_own_is_used_and_noted(hub_cache, folders, caplog):
+    """human-clap's siblings carry a preprocessor; the tiny model's differs from LAION's."""
+    files = [file.name for file in folders[True].iterdir()]
+    _into_hub_cache(hub_cache, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, folders[True], files)
+    clap = load_clap("human-clap", device="cpu")
+    assert clap.sample_rate == 16_000
+    assert "differs from LAION's: {'sampling_rate': 16000" in caplog.text
+    assert "written down elsewhere" in caplog.text  # random weights are not the published ones
 
 
 def test_human_clap_from_a_local_folder(folders, claps, tmp_path):

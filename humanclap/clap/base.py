@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -12,13 +13,13 @@ import numpy as np
 
 HUMAN_CLAP_ID = "sarulab-speech/human-clap-wsce-mae"
 HUMAN_CLAP_REVISION = "06788887d254df15db5c0ca9d54da39d46188063"
+HUMAN_CLAP_SHA256 = "09357f504d52900cb1bc3bf2fe1f3173dd1702781ef0bdedb122a6e47d4c5c61"
 # That repository holds the model alone; it is a fine-tuned LAION CLAP, whose front end it shares.
 HUMAN_CLAP_FRONT_END = ("laion/clap-htsat-fused", "365dea6ef167def6676140ed93bbc43f84dabb28")
 
 NAMES = ("laion", "laion-fusion", "msclap-2022", "msclap-2023", "human-clap")
-PRECISIONS = ("fp32", "bf16")
+PRECISIONS = ("fp32", "bf16", "fp16")
 
-_NOT_YET = ("laion", "laion-fusion", "msclap-2022", "msclap-2023")
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?")
 
 
@@ -35,7 +36,7 @@ class Clap(Protocol):
     precision: str
     """One of PRECISIONS."""
     device: str
-    """Where the model is: "cpu", "cuda" or "cuda:N"."""
+    """Where the model is: "cpu", "cuda", "cuda:N" or "mps"."""
     sample_rate: int
     """What the model hears, in Hz."""
 
@@ -57,46 +58,88 @@ def load_clap(
     """Open a CLAP by name, ready to embed, in eval mode.
 
     Args:
-        name: "human-clap" (the authors' released wSCE+MAE model at a pinned revision), a local folder with a
-            `transformers.ClapModel` as `save_pretrained` writes it, or the hub id of one ("owner/name", or
-            "owner/name@revision"). "laion", "laion-fusion", "msclap-2022" and "msclap-2023" are reserved.
-        checkpoint: a local copy of a named model ("human-clap": a folder) instead of a download.
-        device: "auto" (a GPU where there is one), "cpu", "cuda" or "cuda:N".
-        window: how a clip longer than the model's input is cut: "first" or "center", and "fusion" for a model
-            with feature fusion. None is the model's default: "fusion" where it has it, else "first".
-        precision: "fp32", or "bf16" for autocast, which is faster and changes scores in the third decimal.
-        seed: for windows at random places; none of the present ones is, so it changes nothing yet.
+        name: "laion", "laion-fusion" (laion-clap's 630k-audioset-best and its fusion model), "msclap-2022",
+            "msclap-2023" (Microsoft's), "human-clap" (the authors' released wSCE+MAE model); a local `.pt` or
+            `.pth` file of LAION's or Microsoft's, tiny or base, fused or not, which its weights tell; a local
+            folder with a `transformers.ClapModel` as `save_pretrained` writes it, or the hub id of one
+            ("owner/name", or "owner/name@revision").
+        checkpoint: a local copy of a named model (a file; "human-clap": a folder) instead of a download.
+        device: "auto" (a GPU where there is one), "cpu", "cuda", "cuda:N" or "mps".
+        window: what is heard of a clip longer than the model's input. "first", "center"; "mean": all windows
+            side by side, the last flush with the end, their normalised embeddings averaged; "fusion", for a
+            model with feature fusion: the whole clip, shrunk, and three chunks at fixed places; "upstream":
+            what the model's own package does, which is random. None is the model's default: "fusion" where it
+            has it, else "first".
+        precision: "fp32", or "bf16" or "fp16" for autocast, faster and off in the third decimal.
+        seed: for "upstream", which draws anew from it at each call of `embed_audio`; others draw nothing.
 
-    A hub id is fetched at its first use and found in the local hub cache from then on. Raises ValueError for
-    an unknown name, device, window or precision, and for weights that do not fit the model (it names them);
-    FileNotFoundError for a file that is not there or can't be fetched (it says what to fetch);
-    NotImplementedError for the reserved names and for .pt and .pth files.
+    What is not here is fetched at its first use, at a pinned revision or at one that a manifest in the hub
+    cache holds to from then on; what is cached needs no network. No file is trusted to run code. Raises
+    ValueError for an unknown name, device, window or precision, and for weights that do not fit (it names
+    them) or are not the published ones; FileNotFoundError for a file that is not there or can't be fetched
+    (it says what to fetch and where to put it).
     """
     name = os.fspath(name)
     require_precision(precision)
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)) or seed < 0:
         raise ValueError(f"seed is {seed!r}; it must be a whole number >= 0")
-    settings = {"device": device, "window": window, "precision": precision}
-    if name in _NOT_YET or name.endswith((".pt", ".pth")):
-        return _not_yet(name)
-    from .huggingface import HuggingFaceClap  # torch and transformers load here, not with the package
+    settings = {"device": device, "window": window, "precision": precision, "seed": int(seed)}
+    with warnings.catch_warnings():  # transformers and what it imports leave filters of their own behind
+        return _load(name, checkpoint, settings)
 
-    if name == "human-clap":
-        if checkpoint is not None:
-            return HuggingFaceClap(_existing_folder(checkpoint), name=name, **settings)
-        source = f"{HUMAN_CLAP_ID}@{HUMAN_CLAP_REVISION}"
-        return HuggingFaceClap(source, name=name, front_end="@".join(HUMAN_CLAP_FRONT_END), **settings)
+
+def _load(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Clap:
+    if name in NAMES:
+        return _load_named(name, checkpoint, settings)
     if checkpoint is not None:
         raise ValueError(
-            f"checkpoint goes with a named model ({', '.join(NAMES)}), and {name!r} is none: give a "
-            "folder as name instead"
+            f"checkpoint goes with a named model ({', '.join(NAMES)}), and {name!r} is none: give the "
+            "file or folder as name instead"
         )
+    if name.endswith((".pt", ".pth")) or (name and Path(name).is_file()):
+        return _load_file(name, settings)
     if name and (Path(name).is_dir() or split_hub_id(name)):
+        from .huggingface import HuggingFaceClap  # torch and transformers load here, not with the package
+
         return HuggingFaceClap(name, **settings)
     raise ValueError(
-        f"unknown CLAP {name!r}. Known: {', '.join(NAMES)}; the folder of a saved transformers.ClapModel, "
-        "which must exist; or a hub id, owner/name"
+        f"unknown CLAP {name!r}. Known: {', '.join(NAMES)}; a .pt or .pth file; the folder of a saved "
+        "transformers.ClapModel, which must exist; or a hub id, owner/name"
     )
+
+
+def _load_named(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Clap:
+    if name == "human-clap":
+        from .huggingface import HuggingFaceClap
+
+        if checkpoint is not None:
+            return HuggingFaceClap(_existing_folder(checkpoint), name=name, **settings)
+        source, front_end = f"{HUMAN_CLAP_ID}@{HUMAN_CLAP_REVISION}", "@".join(HUMAN_CLAP_FRONT_END)
+        return HuggingFaceClap(source, name=name, front_end=front_end, sha256=HUMAN_CLAP_SHA256, **settings)
+    from .published import fetch_checkpoint
+
+    choose_device(settings["device"])  # before a download
+    path = fetch_checkpoint(name) if checkpoint is None else checkpoint
+    if name.startswith("laion"):
+        from .laion import LaionClap
+
+        return LaionClap(path, name=name, fused=name == "laion-fusion", **settings)
+    from .microsoft import MicrosoftClap
+
+    return MicrosoftClap(path, name=name, version=name.removeprefix("msclap-"), **settings)
+
+
+def _load_file(path: str, settings: dict) -> Clap:
+    """LAION's or Microsoft's file, whichever its weights say."""
+    from .weights import holds_msclap
+
+    if holds_msclap(path):
+        from .microsoft import MicrosoftClap
+
+        return MicrosoftClap(path, **settings)
+    from .laion import LaionClap
+
+    return LaionClap(path, **settings)
 
 
 def split_hub_id(name: str) -> tuple[str, str | None] | None:
@@ -107,15 +150,17 @@ def split_hub_id(name: str) -> tuple[str, str | None] | None:
 
 
 def choose_device(device: str) -> str:
-    """The device for "auto", "cpu", "cuda" or "cuda:N". Raises ValueError for one that is not there."""
+    """The device for "auto", "cpu", "cuda", "cuda:N" or "mps". Raises ValueError for one that is absent."""
     import torch
 
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if device != "cpu" and not re.fullmatch(r"cuda(:\d+)?", str(device)):
-        raise ValueError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:N")
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device not in ("cpu", "mps") and not re.fullmatch(r"cuda(:\d+)?", str(device)):
+        raise ValueError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:N, mps")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' is not there: this torch sees no Apple GPU; use 'cpu' or 'auto'")
     n_gpus = torch.cuda.device_count()
-    if device != "cpu" and int(device.partition(":")[2] or 0) >= n_gpus:
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= n_gpus:
         raise ValueError(f"device {device!r} is not there: torch sees {n_gpus} GPU(s); use 'cpu' or 'auto'")
     return device
 
@@ -132,11 +177,3 @@ def _existing_folder(checkpoint: str | os.PathLike) -> str:
     if not path.exists():
         raise FileNotFoundError(f"checkpoint {path} is not there; give the folder of a saved ClapModel")
     return os.fspath(path if path.is_dir() else path.parent)
-
-
-def _not_yet(name: str) -> Clap:
-    raise NotImplementedError(
-        f"{name!r}: the laion_clap and msclap backends, and reading .pt and .pth files, come with a later "
-        "release. Here now: human-clap, the folder of a saved transformers.ClapModel, or its hub id, such as "
-        "laion/clap-htsat-unfused"
-    )

@@ -14,11 +14,20 @@ import torch
 import torch.nn.functional as F
 
 from .. import audio
+from .embedder import choose_window, padded, require_captions
+from .log_mel import log_mel
 
 if TYPE_CHECKING:
     from transformers import ClapConfig, ClapFeatureExtractor, PreTrainedTokenizerBase
 
 _FUSION = "fusion"
+LAION_FUSED = {
+    "feature_size": 64, "sampling_rate": 48_000, "hop_length": 480, "fft_window_size": 1024,
+    "nb_max_samples": 480_000, "frequency_min": 50, "frequency_max": 14_000,
+    "truncation": _FUSION, "padding": "repeatpad",
+}  # fmt: skip
+"""The front end of `laion/clap-htsat-fused`."""
+
 _FORMAT = 1  # raise it when the same settings would give other features
 _log = logging.getLogger(__name__)
 
@@ -37,6 +46,7 @@ class FrontEnd:
         tokenizer: PreTrainedTokenizerBase,
         config: ClapConfig,
         window: str | None = None,
+        seed: int = 0,
     ):
         """`name` is for messages. Raises ValueError for an unknown window or parts that fit no such model."""
         self.name = name
@@ -49,49 +59,63 @@ class FrontEnd:
         # RoBERTa numbers positions from pad_token_id + 1 on.
         n_positions = config.text_config.max_position_embeddings - config.text_config.pad_token_id - 1
         self.max_tokens = min(tokenizer.model_max_length, n_positions)
-        allowed = (_FUSION, *audio.WINDOWS) if self._fused else audio.WINDOWS
-        if window is not None and window not in allowed:
-            raise ValueError(f"unknown window {window!r}; known for {name}: {', '.join(allowed)}")
-        self.window = window or allowed[0]
+        allowed = (_FUSION, *audio.POLICIES) if self._fused else audio.POLICIES
+        self.window = choose_window(window, allowed, name)
+        self.seed = seed
 
     def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
-        """N files -> `input_features` float32 `[N, C, T, M]` in dB, and `is_longer` bool `[N, 1]`."""
-        features = [self.features(audio.load_audio(path, self.sample_rate)) for path in paths]
+        """N files -> `input_features` float32 `[N, C, T, M]` in dB, and `is_longer` bool `[N, 1]`.
+
+        Under "mean" a row for each window, and `windows`, int64 `[N]`. Under "upstream" what transformers
+        draws for this list, in its order, from numpy's generator with this seed.
+        """
+        rng = np.random.RandomState(self.seed) if self.window == "upstream" else None
+        features = [self.features(audio.load_audio(path, self.sample_rate), rng) for path in paths]
         if not features:
             raise ValueError("no files were given; audio_features needs at least one")
-        return {
-            "input_features": torch.from_numpy(np.stack([mels for mels, _ in features])),
-            "is_longer": torch.tensor([[longer] for _, longer in features]),
+        flags = [longer for _, longer in features]
+        if rng is not None and self._fused and not any(flags):
+            flags[rng.randint(0, len(flags))] = True  # as transformers does, whatever it means
+        counts = [len(mels) for mels, _ in features]
+        rows = {
+            "input_features": torch.from_numpy(np.concatenate([mels for mels, _ in features])),
+            "is_longer": torch.tensor(flags).repeat_interleave(torch.tensor(counts))[:, None],
         }
+        return rows | {"windows": torch.tensor(counts)} if self.window == "mean" else rows
 
-    def features(self, waveform: np.ndarray) -> tuple[np.ndarray, bool]:
-        """A clip `[samples]` at `sample_rate` -> log-mels `[C, T, M]`, and whether its chunks are fused."""
+    def features(
+        self, waveform: np.ndarray, rng: np.random.RandomState | None = None
+    ) -> tuple[np.ndarray, bool]:
+        """A clip `[samples]` -> log-mels `[W, C, T, M]` of its windows, and whether chunks are fused.
+
+        `rng` is where the window "upstream" draws from.
+        """
         n_samples = int(self.extractor.nb_max_samples)
-        if not self._fused:
-            return self._log_mel(audio.window(waveform, n_samples, self.window))[None], False
-        if self.window != _FUSION or len(waveform) <= n_samples:
-            policy = "first" if self.window == _FUSION else self.window
-            return np.stack([self._log_mel(audio.window(waveform, n_samples, policy))] * 4), False
+        if self._fused and self.window in (_FUSION, "upstream"):
+            if len(waveform) > n_samples:
+                return self._fused_features(waveform, n_samples, rng)
+            cuts = audio.windows(waveform, n_samples, "first")
+        else:
+            draw = None if rng is None else lambda overflow: rng.randint(0, overflow + 1)
+            cuts = audio.windows(waveform, n_samples, self.window, draw)
+        mels = np.stack([self._log_mel(cut) for cut in cuts])[:, None]
+        return np.repeat(mels, 4, axis=1) if self._fused else mels, False
+
+    def _fused_features(self, waveform, n_samples: int, rng) -> tuple[np.ndarray, bool]:
         mel = self._log_mel(waveform)
         n_frames = n_samples // self.extractor.hop_length + 1
         if len(mel) == n_frames:  # longer by less than one hop: as many frames as a clip that fits
-            return np.stack([mel] * 4), False
-        return _fusion(mel, n_frames), True
+            return np.stack([mel] * 4)[None], False
+        whole = torch.from_numpy(mel)[None, None]
+        size = (n_frames, mel.shape[1])
+        shrunk = F.interpolate(whole, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
+        starts = chunk_starts(len(mel) - n_frames + 1, rng)
+        return np.stack([shrunk, *(mel[start : start + n_frames] for start in starts)])[None], True
 
     def text_tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """N captions -> `input_ids` and `attention_mask`, int64 `[N, L]`, padded right to the longest."""
-        for row, text in enumerate(texts):
-            if not isinstance(text, str) or not text.strip():
-                raise ValueError(f"caption {row} is {text!r}; it must be a text that is not empty")
-        ids = [self._token_ids(text) for text in texts]
-        if not ids:
-            raise ValueError("no captions were given; text_tokens needs at least one")
-        width = max(map(len, ids))
-        pad = self.tokenizer.pad_token_id
-        return {
-            "input_ids": torch.tensor([row + [pad] * (width - len(row)) for row in ids]),
-            "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in ids]),
-        }
+        require_captions(texts)
+        return padded([self._token_ids(text) for text in texts], self.tokenizer.pad_token_id)
 
     def describe(self) -> str:
         """All that decides features and tokens, in one line of JSON: the same text, the same features."""
@@ -99,7 +123,9 @@ class FrontEnd:
         names += ("frequency_min", "frequency_max", "truncation", "padding")
         settings = {name: getattr(self.extractor, name) for name in names}
         settings |= {"format": _FORMAT, "window": self.window, "fused": self._fused}
-        settings |= {"max_tokens": self.max_tokens, "tokenizer_sha256": self._tokenizer_sha256()}
+        settings |= {"max_tokens": self.max_tokens, "tokenizer_sha256": tokenizer_sha256(self.tokenizer)}
+        if self.window == "upstream":
+            settings["seed"] = self.seed
         return json.dumps(settings, sort_keys=True)
 
     def save(self, folder: str | os.PathLike) -> None:
@@ -111,7 +137,7 @@ class FrontEnd:
         """The extractor's own log-mel `[T, M]` in dB; models with fusion were trained on its htk filters."""
         filters = self.extractor.mel_filters if self._fused else self.extractor.mel_filters_slaney
         # Not through its __call__, which draws from numpy's global generator.
-        return self.extractor._np_extract_fbank_features(waveform, filters).astype(np.float32)
+        return log_mel(self.extractor, waveform, filters)
 
     def _token_ids(self, text: str) -> list[int]:
         ids = self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
@@ -119,11 +145,6 @@ class FrontEnd:
         if len(ids) == self.max_tokens < len(self.tokenizer(text, verbose=False)["input_ids"]):
             _log.warning("%s reads only %d tokens of the caption %.60r", self.name, self.max_tokens, text)
         return ids
-
-    def _tokenizer_sha256(self) -> str:
-        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        tokenizer |= {"padding": None, "truncation": None}  # of the last call; each call sets its own
-        return hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest()
 
     def _check_extractor(self) -> None:
         truncation, needed = self.extractor.truncation, _FUSION if self._fused else "rand_trunc"
@@ -151,15 +172,32 @@ class FrontEnd:
             raise ValueError(f"{self.name}: the tokenizer has {n_tokens} tokens, the model only {vocabulary}")
 
 
-def _fusion(mel: np.ndarray, n_frames: int) -> np.ndarray:
-    """A long clip's mel `[T_long, M]` -> `[4, n_frames, M]`: all of it, shrunk, and three chunks of it.
+def chunk_starts(n_places: int, rng: np.random.RandomState | None = None) -> list[int]:
+    """Where the three chunks of a long clip start, of `n_places` frames that they could start at.
 
-    transformers draws each chunk's place from one third of the possible ones; here it is the middle of that
+    LAION draws one from each third of the places, and `rng` does so too; without it, it is the middle of the
     third, so that a clip has one score.
     """
-    whole = torch.from_numpy(mel)[None, None]
-    size = (n_frames, mel.shape[1])
-    shrunk = F.interpolate(whole, size=size, mode="bilinear", align_corners=False)[0, 0].numpy()
-    thirds = np.array_split(np.arange(len(mel) - n_frames + 1), 3)
-    starts = [third[len(third) // 2] if len(third) else 0 for third in thirds]
-    return np.stack([shrunk, *(mel[start : start + n_frames] for start in starts)])
+    thirds = [third if len(third) else [0] for third in np.array_split(np.arange(n_places), 3)]
+    return [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """SHA-256 of all that a fast tokenizer does, whatever files it came from."""
+    content = json.loads(tokenizer.backend_tokenizer.to_str())
+    content |= {"padding": None, "truncation": None}  # of the last call; each call sets its own
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def note_other_front_end(name: str, extractor: ClapFeatureExtractor) -> None:
+    """Log a warning that says in what `extractor` differs from LAION's with fusion, where it does."""
+    own = {setting: getattr(extractor, setting) for setting in LAION_FUSED}
+    other = {setting: value for setting, value in own.items() if value != LAION_FUSED[setting]}
+    if other:
+        expected = {setting: LAION_FUSED[setting] for setting in other}
+        _log.warning(
+            "%s is heard with its own front end, which differs from LAION's: %s, LAION %s",
+            name,
+            other,
+            expected,
+        )

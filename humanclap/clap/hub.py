@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import json
+import logging
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from . import published
 from .base import split_hub_id
+from .weights import read_checkpoint, require_safetensors
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """In order of preference; the second is a pickle, which is read with `weights_only=True`."""
+
+_MANIFEST_NAME = "model"
+_log = logging.getLogger(__name__)
 
 FRONT_END_FILE = "preprocessor_config.json"
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
@@ -35,12 +41,27 @@ def find_folder(source: str, weights: bool = True, front_end: bool = True) -> Pa
     hub_id = split_hub_id(source)
     if hub_id is None:
         raise FileNotFoundError(f"there is no folder {source!r}, and it is no hub id (owner/name) either")
+    if hub_id[1] is None and (held := published.held_in_manifest(hub_id[0], _MANIFEST_NAME)):
+        hub_id = hub_id[0], held.revision
     folder = _cached(*hub_id)
     if folder is None or (weights and not _has_weights(folder)) or (front_end and not _has_front_end(folder)):
         folder = _fetch(*hub_id, ["*.json", "*.txt", *WEIGHT_FILES[: int(weights)]])
         if weights and not _has_weights(folder):
             folder = _fetch(*hub_id, [WEIGHT_FILES[1]])
     return folder
+
+
+def hold_to_manifest(source: str, folder: Path, sha256: str) -> None:
+    """Keep a hub id without a revision to what it was at its first use; ValueError where it differs."""
+    hub_id = None if Path(source).is_dir() else split_hub_id(source)
+    if hub_id is not None and hub_id[1] is None:
+        entry = published.Published(hub_id[0], _MANIFEST_NAME, folder.name, sha256)
+        published.hold_to_manifest(entry)
+
+
+def warn_of_sha256(name: str, expected: str, found: str) -> None:
+    """Log that weights are not those with the checksum that was written down for them."""
+    _log.warning("%s: the weights have sha256 %s; written down elsewhere was %s", name, found, expected)
 
 
 def weights_file(folder: Path) -> Path:
@@ -62,6 +83,8 @@ def read_model(folder: Path) -> ClapModel:
 
     _require_clap_config(folder)
     weights = weights_file(folder)
+    # Looked at first: transformers' own messages would advise to load a pickle unsafely.
+    require_safetensors(weights) if weights.suffix == ".safetensors" else read_checkpoint(weights)
     try:
         model, report = ClapModel.from_pretrained(
             folder,

@@ -1,0 +1,243 @@
+"""LAION's checkpoints and ClapModel folders, one into the other: no weight lost, the same embeddings."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from clap_folders import CAPTIONS, save_clap
+from full_size import hub, laion_checkpoint, save_clips, serving, session_folder, upstream_laion
+from laion_small import save_laion, small_laion
+from transformers import ClapFeatureExtractor, ClapModel
+
+from humanclap import load_clap
+from humanclap.clap.convert import MAX_TOKENS, clapmodel_config, to_clapmodel, to_laion
+from humanclap.clap.key_table import clapmodel_state
+from humanclap.clap.weights import read_laion_state
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    """The folder of a small RoBERTa tokenizer."""
+    return save_clap(tmp_path_factory.mktemp("tokenizer") / "clap")
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["unfused", "fused"])
+def made(request, tmp_path_factory, tokenizer):
+    """A small LAION model, its .pt and the folder that it was converted to."""
+    root = tmp_path_factory.mktemp("fused" if request.param else "unfused")
+    model = small_laion(request.param)
+    checkpoint = save_laion(model, root / "small.pt")
+    return model, checkpoint, to_clapmodel(checkpoint, root / "clapmodel", tokenizer), request.param
+
+
+@torch.inference_mode()
+def test_embeddings_are_those_of_laions_own_modules(made):
+    laion, _, folder, fused = made
+    model = ClapModel.from_pretrained(folder).eval()
+    generator = torch.Generator().manual_seed(0)
+    waveforms = 0.1 * torch.randn(3, 480_000, generator=generator) * torch.rand(3, 1, generator=generator)
+    mels = laion.log_mels(waveforms)
+    longer = torch.tensor([[False], [True], [False]])
+    if fused:
+        mels = torch.cat([mels, mels.roll(1, 0), mels.roll(1, 2), mels.roll(2, 0)], dim=1)
+    expected = laion.embed_audio(waveforms, mels, longer)
+    found = model.audio_projection(model.audio_model(input_features=mels, is_longer=longer).pooler_output)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert expected.std(dim=0).max() > 0.01  # the clips are told apart, or this would show nothing
+
+    ids = torch.randint(3, 300, (3, 20), generator=generator)
+    mask = torch.ones_like(ids)
+    ids[1, 9:], mask[1, 9:] = 1, 0
+    expected = laion.embed_text(ids, mask)
+    found = model.text_projection(model.text_model(input_ids=ids, attention_mask=mask).pooler_output)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    assert expected.std(dim=0).max() > 0.01
+    assert model.logit_scale_a == laion.logit_scale_a and model.logit_scale_t == laion.logit_scale_t
+
+
+def test_the_folder_is_complete_and_opens_as_a_clap(made, tmp_path):
+    _, _, folder, fused = made
+    extractor = ClapFeatureExtractor.from_pretrained(folder)
+    assert (extractor.frequency_min, extractor.frequency_max) == (50, 14_000)
+    assert extractor.truncation == ("fusion" if fused else "rand_trunc")
+    clap = load_clap(folder, device="cpu")
+    assert clap.max_tokens == MAX_TOKENS and clap.sample_rate == 48_000
+    assert clap.window == ("fusion" if fused else "first")
+    config = clap.model.config
+    assert config.text_config.layer_norm_eps == 1e-5
+    assert config.audio_config.depths == [2, 1, 2, 1] and config.audio_config.enable_fusion is fused
+    vectors = [clap.embed_text(list(CAPTIONS)), clap.embed_audio(save_clips(tmp_path, seconds=(0.5, 10.24)))]
+    for vector in vectors:
+        np.testing.assert_allclose(np.linalg.norm(vector, axis=1), 1, atol=1e-5)
+
+
+def test_there_and_back_every_tensor_is_what_it_was(made, tmp_path):
+    _, checkpoint, folder, _ = made
+    back = to_laion(folder, tmp_path / "back.pt", base=checkpoint)
+    before, after = read_laion_state(checkpoint), read_laion_state(back)
+    assert before.keys() == after.keys()
+    for key, tensor in before.items():
+        torch.testing.assert_close(after[key], tensor, atol=0, rtol=0, msg=key)
+
+
+def test_laion_clap_reads_it_by_its_own_loader(made, tmp_path):
+    """Its load_state_dict deletes a key, and the rest must fit the model to the last one."""
+    laion, checkpoint, folder, fused = made
+    back = to_laion(folder, tmp_path / "back.pt", base=checkpoint)
+    from humanclap.clap.packages import laion_models
+
+    state = laion_models().factory.load_state_dict(str(back))
+    copy.deepcopy(small_laion(fused, seed=1)).load_state_dict(state, strict=True)
+    assert torch.load(back, weights_only=True).keys() == {"state_dict"}
+
+
+def test_what_a_clapmodel_lacks_comes_from_the_base_and_the_rest_does_not(made, tmp_path):
+    laion, _, folder, fused = made
+    other = small_laion(fused, seed=1)
+    back = read_laion_state(to_laion(folder, tmp_path / "back.pt", save_laion(other, tmp_path / "base.pt")))
+    own, base = laion.state_dict(), other.state_dict()
+    for key in ("audio_branch.tscam_conv.weight", "audio_branch.head.bias", "text_transform.sequential.0.weight"):
+        assert torch.equal(back[key], base[key]) and not torch.equal(back[key], own[key])
+    for key in ("audio_branch.layers.2.blocks.1.attn.qkv.weight", "text_projection.2.bias", "logit_scale_a"):
+        assert torch.equal(back[key], own[key])
+
+
+def test_query_key_and_value_are_the_thirds_in_this_order():
+    """By hand: rows 0-1, 2-3 and 4-5 of six."""
+    key, rows = "audio_branch.layers.0.blocks.1.attn.qkv.weight", torch.arange(12.0).view(6, 2)
+    state = clapmodel_state({key: rows})
+    start = "audio_model.audio_encoder.layers.0.blocks.1.attention.self."
+    assert {name: state[f"{start}{name}.weight"].tolist() for name in ("query", "key", "value")} == {
+        "query": [[0, 1], [2, 3]],
+        "key": [[4, 5], [6, 7]],
+        "value": [[8, 9], [10, 11]],
+    }
+
+
+def test_the_architecture_of_the_published_models_is_read_off_their_tensors():
+    """Shapes alone, on the meta device: HTSAT-base with its four stages."""
+    from transformers import ClapConfig
+
+    audio = {"patch_embeds_hidden_size": 128, "hidden_size": 1024, "depths": [2, 2, 12, 2], "enable_fusion": True}
+    with torch.device("meta"):
+        model = ClapModel(ClapConfig(audio_config=audio, text_config={"layer_norm_eps": 1e-5}))
+    wanted = model.state_dict()
+    base = _laion_names(wanted)
+    config = clapmodel_config(base)
+    found = (config.audio_config.depths, config.audio_config.num_attention_heads, config.audio_config.hidden_size)
+    assert found == ([2, 2, 12, 2], [4, 8, 16, 32], 1024)
+    assert (config.audio_config.window_size, config.audio_config.mlp_ratio) == (8, 4.0)
+    assert (config.text_config.num_attention_heads, config.text_config.num_hidden_layers) == (12, 12)
+    with torch.device("meta"):
+        again = ClapModel(config).state_dict()
+    assert {key: value.shape for key, value in again.items()} == {key: value.shape for key, value in wanted.items()}
+
+
+def _laion_names(clapmodel: dict) -> dict:
+    """A ClapModel's tensors under LAION's names, by plain replacement of the few that the shapes are read from."""
+    names = {
+        "audio_model.audio_encoder.batch_norm.": "audio_branch.bn0.",
+        "audio_model.audio_encoder.": "audio_branch.",
+        "attention.self.relative": "attn.relative",
+        "intermediate.dense.": "mlp.fc1.",
+        "text_model.": "text_branch.",
+        "text_projection.linear1.": "text_projection.0.",
+    }
+    found = {}
+    for key, tensor in clapmodel.items():
+        for old, new in names.items():
+            if not key.startswith("text_model.encoder") or old == "text_model.":
+                key = key.replace(old, new)
+        found[key] = tensor
+    return found
+
+
+# --- refusals -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"audio_branch.layers.0.blocks.0.attn.gate": torch.ones(1)}, "1 key.s. that are in no table: .*attn.gate"),
+        ({"audio_branch.norm.weight_extra": torch.ones(1)}, "no table: audio_branch.norm.weight_extra"),
+        ({"xaudio_branch.norm.weight": torch.ones(1)}, "no table: xaudio_branch.norm.weight"),
+        ({"audio_branch.norm.bias": None}, "1 weight.s. are missing: audio_model.audio_encoder.norm.bias"),
+        ({"text_branch.pooler.more": torch.ones(1)}, "1 weight.s. are left over: text_model.pooler.more"),
+        ({"audio_projection.2.bias": torch.ones(3)}, "another shape .*audio_projection.linear2.bias"),
+        ({"text_branch.embeddings.word_embeddings.weight": None}, "no LAION|not a LAION"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_raises_with_its_keys(tmp_path, tokenizer, changes, message):
+    checkpoint = save_laion(small_laion(False), tmp_path / "spoilt.pt", **changes)
+    with pytest.raises(ValueError, match=message):
+        to_clapmodel(checkpoint, tmp_path / "folder", tokenizer)
+    assert [path.name for path in tmp_path.iterdir()] == ["spoilt.pt"]  # nothing half done
+
+
+def test_a_base_of_another_kind_raises_with_its_keys(made, tmp_path):
+    _, _, folder, fused = made
+    other = save_laion(small_laion(not fused), tmp_path / "other.pt")
+    message = "no place in the base" if fused else "base checkpoint has .* lacks: .*fusion_model"
+    with pytest.raises(ValueError, match=message):
+        to_laion(folder, tmp_path / "back.pt", other)
+    wider = save_laion(small_laion(fused), tmp_path / "wider.pt", logit_scale_a=torch.ones(2))
+    with pytest.raises(ValueError, match=r"another shape in the base checkpoint: logit_scale_a \[\], base \[2\]"):
+        to_laion(folder, tmp_path / "back.pt", wider)
+    assert not (tmp_path / "back.pt").exists()
+
+
+def test_nothing_is_overwritten_and_a_missing_file_is_named(made, tmp_path, tokenizer):
+    _, checkpoint, folder, _ = made
+    with pytest.raises(FileExistsError, match="is there already"):
+        to_clapmodel(checkpoint, folder, tokenizer)
+    with pytest.raises(FileExistsError, match="is there already"):
+        to_laion(folder, checkpoint, checkpoint)
+    with pytest.raises(FileNotFoundError, match="absent.pt"):
+        to_clapmodel(tmp_path / "absent.pt", tmp_path / "new", tokenizer)
+    with pytest.raises(FileNotFoundError, match="tokenizer"):
+        to_clapmodel(checkpoint, tmp_path / "new", tmp_path / "no tokenizer")
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_precision_becomes_float32_and_no_generator_moves(tmp_path, tokenizer):
+    model = copy.deepcopy(small_laion(False)).half()
+    before = torch.get_rng_state()
+    folder = to_clapmodel(save_laion(model, tmp_path / "half.pt"), tmp_path / "folder", tokenizer)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert {p.dtype for p in ClapModel.from_pretrained(folder).parameters()} == {torch.float32}
+
+
+# --- full size ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fused", "base"), [(True, False), (False, True)], ids=["tiny-fused", "base"])
+def test_full_size_there_and_back_through_laion_clap(request, tmp_path_factory, tmp_path, fused, base):
+    """CLAP_Module on the published format against ClapModel, and CLAP_Module on what came back."""
+    folder = session_folder(request, tmp_path_factory)
+    with serving(hub(folder, CAPTIONS)):
+        checkpoint = laion_checkpoint(folder, fused=fused, base=base)
+        converted = to_clapmodel(checkpoint, tmp_path / "clapmodel")
+        back = to_laion(converted, tmp_path / "back.pt", checkpoint)
+        upstream = upstream_laion(back, fused=fused, base=base)
+    original, state = read_laion_state(checkpoint), upstream.model.state_dict()
+    assert original.keys() - state.keys() == {"text_branch.embeddings.position_ids"}
+    for key, tensor in state.items():
+        assert torch.equal(tensor, original[key]), key
+    clap = load_clap(converted, device="cpu")
+    texts = list(CAPTIONS)
+    np.testing.assert_allclose(clap.embed_text(texts), upstream.get_text_embedding(texts), atol=1e-6)
+
+    clips = save_clips(tmp_path / "clips", seconds=(7, 10.24, 25))
+    features = clap.audio_features(clips)
+    with torch.no_grad():
+        heard = upstream.model.audio_branch
+        x = heard.bn0(features["input_features"].transpose(1, 3)).transpose(1, 3)
+        x = heard.reshape_wav2img(x[:, :1]) if not fused else heard.reshape_wav2img(x)
+        longer = features["is_longer"].flatten().nonzero().flatten()
+        hidden = heard.forward_features(x, longer_idx=longer)["embedding"]
+        expected = torch.nn.functional.normalize(upstream.model.audio_projection(hidden), dim=-1)
+    np.testing.assert_allclose(clap.embed_features(features), expected.numpy(), atol=1e-6)
