@@ -39,8 +39,8 @@ demo: $(READY)
 	@$(PY) -m humanclap.study summary demo
 
 paper:
-	@echo "make paper: not there yet. The paper profile needs the real CLAP weights and RELATE's audio; the loaders for"
-	@echo "both come with later releases. What runs today: make demo (its notebook 02 reads RELATE's real ratings)."
+	@echo "make paper: not there yet. The notebooks on RELATE's audio and training at full size come with later releases."
+	@echo "What runs today: make demo (its notebook 02 reads RELATE's real ratings), and load_clap with real weights."
 	@exit 1
 
 test: test-fast test-slow
