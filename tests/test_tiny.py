@@ -93,6 +93,25 @@ def test_wrong_settings_are_named(wrong):
         tiny.Pretraining(epochs=2.5)
 
 
+def test_a_fused_twin_flags_short_clips_only_where_upstream_does(small, tmp_path, recordings):
+    twin = tiny.fused_twin(small[1]["laion-standin"], tmp_path / "fused")
+    stamp = (twin / "model.safetensors").stat().st_mtime_ns
+    tiny.fused_twin(small[1]["laion-standin"], twin)
+    assert (twin / "model.safetensors").stat().st_mtime_ns == stamp  # left alone
+    waveform, rate = soundfile.read(recordings / "dog.wav")
+    paths = []
+    for i in range(3):  # half a second each: shorter than the window
+        paths.append(tmp_path / f"{i}.wav")
+        soundfile.write(paths[-1], waveform[i * rate // 4 : i * rate // 4 + rate // 2], rate)
+    clap = load_clap(twin)
+    assert clap.window == "fusion"
+    fixed = clap.embed_audio(paths)
+    drawn = load_clap(twin, window="upstream", seed=0).embed_audio(paths)
+    moved = np.abs(fixed - drawn).max(axis=1) > 1e-6
+    assert moved.sum() == 1  # transformers flags one of them at random
+    np.testing.assert_allclose(fixed, np.concatenate([clap.embed_audio([path]) for path in paths]), atol=1e-6)
+
+
 def test_naming_and_flatness_by_hand():
     names = synthetic.event_kinds()
     kinds = np.eye(len(names))

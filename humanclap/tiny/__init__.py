@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .architectures import ARCHITECTURES, Architecture
 from .settings import Pretraining
-from .standins import CURVE_FILE, SETTINGS_FILE, final_improvement, make_standins, naming_accuracy
+from .standins import CURVE_FILE, SETTINGS_FILE, final_improvement, fused_twin, make_standins, naming_accuracy
 
 __all__ = [
     "ARCHITECTURES",
@@ -17,6 +17,7 @@ __all__ = [
     "Architecture",
     "Pretraining",
     "final_improvement",
+    "fused_twin",
     "make_standins",
     "naming_accuracy",
 ]

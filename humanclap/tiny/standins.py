@@ -148,3 +148,35 @@ def _make(folder, architecture, settings, front_end, mels, captions, progress) -
         os.replace(made, folder)
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def fused_twin(folder: str | os.PathLike, target: str | os.PathLike, seed: int = 0) -> Path:
+    """Write a copy of a stand-in with feature fusion to `target`, and return that folder; left alone if it is there.
+
+    A fused model hears a clip that is longer than its window as four spectrograms; a flag says which clips are. The
+    fusion block is new and untrained: the twin shows what the flag does to a score, not how good a fused CLAP is.
+    """
+    import torch
+    from transformers import AutoTokenizer, ClapConfig, ClapFeatureExtractor, ClapModel
+
+    target = Path(target)
+    if (target / "model.safetensors").is_file():
+        return target
+    config = ClapConfig.from_pretrained(folder)
+    config.audio_config.enable_fusion = True
+    target.parent.mkdir(parents=True, exist_ok=True)
+    building = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = ClapModel(config)
+        model.load_state_dict(ClapModel.from_pretrained(folder).state_dict(), strict=False)
+        model.save_pretrained(building)
+        AutoTokenizer.from_pretrained(folder).save_pretrained(building)
+        front_end = ClapFeatureExtractor.from_pretrained(folder)
+        front_end.truncation = "fusion"
+        front_end.save_pretrained(building)
+        os.replace(building, target)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    return target
