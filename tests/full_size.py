@@ -7,6 +7,7 @@ oracle for what we do. Everything is made once a session, in `session_folder`, a
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import shutil
 import struct
@@ -193,7 +194,8 @@ def hub(folder: Path, captions: Sequence[str]) -> Path:
 
     Their weights are zeros in files with holes: upstream opens them and then overwrites every one.
     """
-    root = folder / "hub"
+    # Tests share the session's folder: other captions make other tokenizers, and so another cache.
+    root = folder / f"hub-{hashlib.sha256(chr(10).join(captions).encode()).hexdigest()[:12]}"
     if root.exists():
         return root
     from transformers import BertConfig, BertModel, GPT2Config, GPT2Model, RobertaConfig, RobertaModel
