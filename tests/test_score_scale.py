@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -116,6 +118,22 @@ def test_64_clips_in_any_batch_order_and_number_of_threads(clap, pairs):
             assert torch.get_num_threads() == n_threads
     finally:
         torch.set_num_threads(before)
+
+
+def test_64_clips_in_two_processes_have_the_same_scores(folder, clap, pairs, tmp_path):
+    table = score_pairs(clap, *pairs, progress=False)
+    order = np.random.default_rng(1).permutation(64)
+    shuffled = pd.DataFrame({"audio": np.array(pairs[0], dtype=str)[order], "text": np.array(pairs[1])[order]})
+    found = []
+    for number, rows in enumerate((shuffled, shuffled.iloc[::-1])):  # two processes, at the same time
+        rows.to_csv(tmp_path / f"{number}.csv", index=False)
+        command = [sys.executable, "-m", "humanclap", "score", tmp_path / f"{number}.csv", "--clap", folder, "--quiet"]
+        command += ["--no-cache", "--device", "cpu", "--batch-size", 7 + number, "--out", tmp_path / f"out{number}.csv"]
+        found.append(subprocess.Popen(list(map(str, command))))
+    assert [process.wait() for process in found] == [0, 0]
+    first, second = (pd.read_csv(tmp_path / f"out{number}.csv")["cosine"].to_numpy() for number in (0, 1))
+    np.testing.assert_allclose(first, table["cosine"].to_numpy()[order], atol=1e-6)
+    np.testing.assert_allclose(second[::-1], first, atol=1e-6)
 
 
 def test_torchs_settings_are_left_as_they_were(clap, pairs):
