@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
+
+from humanclap.csv_text import TextTable, read_text_table
 
 # The folder of a clip names its system and its split. The columns "audio type" and "in AudioCaps" are not used for
 # this: the first writes "audioldm" for AudioLDM and AudioLDM 2 alike, the second is empty for anchors.
@@ -53,15 +53,8 @@ def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
     if not isinstance(csv_path, (str, os.PathLike)):
         raise TypeError(f"csv_path is {csv_path!r}; it must be a path, for example scores/REL.csv")
     path = Path(csv_path)
-    table, lines = _read_table(path)
-
-    def check(column: str, valid: Callable[[str], bool], allowed: str) -> None:
-        bad = [row for row, value in enumerate(table[column]) if not valid(value)]
-        if bad:
-            raise RatingsError(
-                f"{path}, line {lines[bad[0]]}, column {column!r}: {table[column][bad[0]]!r} is not allowed; {allowed}"
-                + (f" ({len(bad)} such lines)" if len(bad) > 1 else "")
-            )
+    columns = _read_table(path)
+    table, lines, check = columns.columns, columns.lines, columns.require
 
     check("wavname", lambda name: bool(name.strip()), "a file name must not be empty")
     check("wavname", _inside, "a path must stay below RELATE_wave (no '..', '//', backslash or line break)")
@@ -95,40 +88,22 @@ def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
     return ratings
 
 
-def _read_table(path: Path) -> tuple[dict[str, list[str]], list[int]]:
-    """Columns of text, and the line on which each row ends."""
+def _read_table(path: Path) -> TextTable:
+    """The file's columns, all that are needed among them, and at least one row."""
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "is not there"
         raise FileNotFoundError(f"ratings file {path} {kind}: RELATE's files are scores/REL.csv, IS.csv and OS.csv")
-    rows, lines = [], []
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.reader(file, strict=True)
-            for row in reader:
-                if any("\0" in field for field in row):
-                    raise csv.Error("it holds NUL bytes, so it is no text")
-                if not any(field.strip() for field in row):
-                    continue  # a blank line
-                rows.append(row)
-                lines.append(reader.line_num)
-    except (UnicodeDecodeError, csv.Error) as error:
-        place = f" after line {lines[-1]}" if lines else ""
-        raise RatingsError(f"{path} is not a CSV text file in UTF-8 (comma-separated){place}: {error}") from error
-    header, rows, lines = [name.strip() for name in (rows or [[]])[0]], rows[1:], lines[1:]
-    if not header:
+    table = read_text_table(path, RatingsError)
+    if not table.header:
         raise RatingsError(f"{path} is empty; a header with {', '.join(REQUIRED)} and one line a rating are needed")
-    missing = [column for column in REQUIRED if column not in header]
+    missing = [column for column in REQUIRED if column not in table.header]
     if missing:
-        raise RatingsError(f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {header}")
-    twice = sorted({column for column in header if header.count(column) > 1})
-    if twice:
-        raise RatingsError(f"{path}, line 1: column {', '.join(map(repr, twice))} stands there more than once")
-    if not rows:
+        raise RatingsError(
+            f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {table.header}"
+        )
+    if not table.lines:
         raise RatingsError(f"{path} has a header and no ratings")
-    for row, line in zip(rows, lines):
-        if len(row) != len(header):
-            raise RatingsError(f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns")
-    return dict(zip(header, map(list, zip(*rows)))), lines
+    return table
 
 
 def _inside(name: str) -> bool:

@@ -1,0 +1,386 @@
+"""Other rated sets: XACLE's files in both spellings and plain CSVs become RELATE's columns, or say what is wrong."""
+
+from __future__ import annotations
+
+import csv
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from humanclap import evaluate, rated_sets, relate
+from humanclap.rated_sets import RatedSetError, load_rated_set
+
+AS_DESCRIBED = ("wave_file_name", "11-point semantic-alignment score", "average_semantic_alignement_score")
+AS_ITS_CODE_READS = ("wav_file_name", "score", "average_score")
+WORDS = ("dog", "train", "bell", "rain", "horn", "saw")
+
+
+def touch(path):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(1600), 16_000)
+
+
+def write(path, header, rows, **how):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="", encoding=how.pop("encoding", "utf-8")) as file:
+        csv.writer(file, **how).writerows([header, *rows])
+    return path
+
+
+def xacle(root, spelling=AS_DESCRIBED, average=(), single=("train", "validation"), n_clips=8, seed=0):
+    """XACLE's tree with three listeners a pair; returns the rows of each split as (name, text, rating, listener)."""
+    rng = np.random.default_rng(seed)
+    rows = {}
+    for split in ("train", "validation"):
+        rows[split] = []
+        for clip in range(n_clips):
+            touch(root / "wav" / split / f"{clip:05d}.wav")
+            text = f"A {WORDS[clip % 6]}, then a {WORDS[(clip + 1) % 6]} {split}"
+            rows[split] += [(f"{clip:05d}.wav", text, int(rng.integers(11)), f"0{who}") for who in range(3)]
+        if split in single:
+            write(root / "meta_data" / f"{split}.csv", (spelling[0], "text", spelling[1], "listener_id"), rows[split])
+        if split in average:
+            means = {}
+            for name, text, rating, _ in rows[split]:
+                means.setdefault((name, text), []).append(rating)
+            means = [(*pair, statistics.mean(values)) for pair, values in means.items()]
+            write(root / "meta_data" / f"{split}_average.csv", (spelling[0], "text", spelling[2]), means)
+    return rows
+
+
+def plain(folder, header="audio,text,rating", rows=("a.wav,A dog barks,7", "b.wav,Rain,2"), clips=("a", "b"), name="x"):
+    for clip in clips:
+        touch(folder / f"{clip}.wav")
+    path = folder / f"{name}.csv"
+    path.write_text("\n".join([header, *rows]) + "\n", encoding="utf-8")
+    return path
+
+
+# --- XACLE ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spelling", [AS_DESCRIBED, AS_ITS_CODE_READS], ids=["described", "baseline code"])
+def test_xacles_ratings_become_relates_columns(tmp_path, spelling):
+    rows = xacle(tmp_path, spelling)
+    found = load_rated_set(tmp_path)
+    assert found.label == "XACLE ratings" and found.audio_root == tmp_path / "wav"
+    expected = [
+        (f"{split}/{name}", text, rating, who, split_here)
+        for split, split_here in (("train", "train"), ("validation", "test"))
+        for name, text, rating, who in rows[split]
+    ]
+    kept = found.ratings[["audio", "text", "rating", "listener", "split"]]
+    assert list(kept.itertuples(index=False, name=None)) == expected
+    assert found.ratings["rating"].dtype.kind == "i" and not found.ratings["is_anchor"].any()
+    assert found.ratings["system"].isna().all() and (found.ratings["relate_split"] == "").all()
+    assert all((found.audio_root / audio).is_file() for audio in found.pairs["audio"])
+
+
+def test_the_columns_are_those_of_relate(tmp_path, real_ratings):
+    xacle(tmp_path)
+    found = load_rated_set(tmp_path)
+    assert list(found.ratings) == list(real_ratings)
+    assert list(found.pairs) == list(relate.aggregate_pairs(real_ratings[~real_ratings["is_anchor"]].head(20)))
+
+
+def test_a_pairs_mean_and_spread_are_those_of_its_ratings(tmp_path):
+    rows = xacle(tmp_path)["train"]
+    pairs = load_rated_set(tmp_path).pairs.set_index("audio")
+    for name in {row[0] for row in rows}:
+        ratings = [row[2] for row in rows if row[0] == name]
+        pair = pairs.loc[f"train/{name}"]
+        assert pair["mean_rating"] == pytest.approx(statistics.mean(ratings))
+        assert pair["rating_std"] == pytest.approx(statistics.stdev(ratings))
+        assert (pair["n_ratings"], pair["target"]) == (3, pytest.approx(statistics.mean(ratings) / 10))
+
+
+@pytest.mark.parametrize("spelling", [AS_DESCRIBED, AS_ITS_CODE_READS], ids=["described", "baseline code"])
+def test_averages_give_the_same_means_and_no_ratings(tmp_path, spelling):
+    both = ("train", "validation")
+    xacle(tmp_path / "single")
+    xacle(tmp_path / "mean", spelling, average=both, single=())
+    single, mean = load_rated_set(tmp_path / "single"), load_rated_set(tmp_path / "mean")
+    assert mean.ratings is None and mean.pairs["n_ratings"].isna().all()
+    same = ["audio", "text", "split", "mean_rating", "target"]
+    pd.testing.assert_frame_equal(mean.pairs[same], single.pairs[same])
+    assert any("no ceiling" in sentence for sentence in mean.what_cannot_be_broken_down)
+    assert not any("no ceiling" in sentence for sentence in single.what_cannot_be_broken_down)
+
+
+def test_single_ratings_are_preferred_and_a_split_of_means_is_named(tmp_path):
+    xacle(tmp_path / "both", average=("train", "validation"))
+    assert len(load_rated_set(tmp_path / "both").ratings) == 48
+    xacle(tmp_path / "mixed", average=("validation",), single=("train",))
+    mixed = load_rated_set(tmp_path / "mixed")
+    assert set(mixed.ratings["split"]) == {"train"} and len(mixed.pairs) == 16
+    assert mixed.pairs["n_ratings"].isna().sum() == 8
+    assert any(sentence.startswith("the test pairs are means") for sentence in mixed.what_cannot_be_broken_down)
+
+
+def test_one_file_of_xacle_and_one_with_another_name(tmp_path):
+    xacle(tmp_path, average=("train",))
+    one = load_rated_set(tmp_path / "meta_data" / "validation.csv")
+    assert set(one.pairs["split"]) == {"test"} and one.audio_root == tmp_path / "wav"
+    assert load_rated_set(tmp_path / "meta_data" / "train_average.csv").ratings is None
+    renamed = (tmp_path / "meta_data" / "validation.csv").rename(tmp_path / "meta_data" / "mine.csv")
+    with pytest.raises(RatedSetError, match="mine.csv: XACLE's files are called train, validation.*rename it"):
+        load_rated_set(renamed)
+    with pytest.raises(RatedSetError, match="no column for audio: wave_file_name or wav_file_name"):
+        load_rated_set(plain(tmp_path), kind="xacle")
+
+
+def test_how_to_ask_for_xacle():
+    assert "dataset@xacle.org" in rated_sets.XACLE_REQUEST and "meta_data/train.csv" in rated_sets.XACLE_REQUEST
+
+
+# --- plain ----------------------------------------------------------------------------------------------
+
+FULL = "audio,text,rating,listener,system,split"
+FULL_ROWS = (
+    "a.wav,A dog barks,7,ann,natural,train",
+    "a.wav,A dog barks,4,bob,natural,train",
+    "b.wav,Rain,2,ann,mine,test",
+)
+
+
+def test_a_full_csv_keeps_listener_system_and_split(tmp_path):
+    found = load_rated_set(plain(tmp_path, FULL, FULL_ROWS))
+    assert found.label == "ratings of x" and found.audio_root == tmp_path
+    assert found.ratings["listener"].tolist() == ["ann", "bob", "ann"]
+    pairs = found.pairs.set_index("audio")
+    assert pairs["system"].to_dict() == {"a.wav": "natural", "b.wav": "mine"}
+    assert pairs["split"].to_dict() == {"a.wav": "train", "b.wav": "test"}
+    assert pairs["mean_rating"].to_dict() == {"a.wav": 5.5, "b.wav": 2.0}
+    assert len(found.what_cannot_be_broken_down) == 1 and "no anchors" in found.what_cannot_be_broken_down[0]
+    counts = found.counts()
+    assert counts.loc["all"].tolist() == [3, 2, 2, 2, 2] and counts.loc["train", "ratings"] == 2
+
+
+def test_one_line_a_pair_without_listeners_is_a_mean(tmp_path):
+    found = load_rated_set(plain(tmp_path, rows=("a.wav,A dog barks,7.25", "b.wav,Rain,2")))
+    assert found.ratings is None and found.pairs["mean_rating"].tolist() == [7.25, 2.0]
+    assert set(found.pairs["split"]) == {"test"} and found.pairs["system"].isna().all()
+    said = " ".join(found.what_cannot_be_broken_down)
+    for part in ("no system known", "no anchors", "no ceiling", "no training pairs"):
+        assert part in said
+    assert found.counts().loc["all", ["ratings", "listeners"]].isna().all()
+    assert "means only" in str(found) and "no anchors" in str(found)
+
+
+def test_several_lines_a_pair_without_listeners_are_ratings_of_people_unknown(tmp_path):
+    rows = ("a.wav,A dog barks,7", "a.wav,A dog barks,7", "b.wav,Rain,2")
+    found = load_rated_set(plain(tmp_path, rows=rows))
+    assert found.pairs["n_ratings"].tolist() == [2, 1] and found.counts().loc["all", "ratings"] == 3
+    assert pd.isna(found.counts().loc["all", "listeners"])
+    assert any("no listeners named" in sentence for sentence in found.what_cannot_be_broken_down)
+
+
+def test_another_scale_is_mapped_linearly_and_said(tmp_path):
+    path = plain(tmp_path, rows=("a.wav,A dog barks,4", "b.wav,Rain,1"))
+    found = load_rated_set(path, scale=(1, 5))
+    assert found.pairs["mean_rating"].tolist() == [7.5, 0.0] and found.pairs["target"].tolist() == [0.75, 0.0]
+    assert any("from 1 to 5 were mapped onto 0 to 10" in note for note in found.notes)
+    assert any("no rating is above 4 (the lowest is 1)" in note for note in load_rated_set(path).notes)
+
+
+READABLE = {
+    "BOM": lambda text: b"\xef\xbb\xbf" + text.encode(),
+    "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
+    "semicolons": lambda text: text.replace(",", ";").encode(),
+    "tabs": lambda text: text.replace(",", "\t").encode(),
+    "capitals and spaces": lambda text: text.replace("audio,text,rating", "Audio, Text ,RATING").encode(),
+    "quotes": lambda text: text.replace("Rain", '"Rain, heavy ""rain"""').encode(),
+    "blank lines": lambda text: text.replace("\n", "\n\n").encode(),
+    "no line end": lambda text: text.rstrip("\n").encode(),
+    "accents": lambda text: text.replace("Rain", "Pluie d’été").encode(),
+}
+
+
+@pytest.mark.parametrize("how", READABLE)
+def test_what_spreadsheets_write_is_read(tmp_path, how):
+    path = plain(tmp_path)
+    path.write_bytes(READABLE[how](path.read_text()))
+    pairs = load_rated_set(path).pairs
+    assert pairs["mean_rating"].tolist() == [7, 2]
+    other = {"quotes": 'Rain, heavy "rain"', "accents": "Pluie d’été"}
+    assert pairs["text"].tolist() == ["A dog barks", other.get(how, "Rain")]
+
+
+def test_a_column_that_is_not_read_is_named(tmp_path):
+    rows = ("a.wav,A dog barks,7,good", "b.wav,Rain,2,bad")
+    found = load_rated_set(plain(tmp_path, "audio,text,rating,mood", rows))
+    assert "columns not read: mood" in found.notes
+
+
+def test_clips_that_are_not_there_are_counted(tmp_path):
+    path = plain(tmp_path, clips=("a",))
+    with pytest.raises(RatedSetError, match=r"1 of 2 clips are not in .*first is b.wav.*audio_root"):
+        load_rated_set(path)
+    kept = load_rated_set(path, need_audio=False)
+    assert len(kept.pairs) == 2 and any("1 of 2 clips" in note for note in kept.notes)
+    touch(tmp_path / "elsewhere" / "a.wav")
+    touch(tmp_path / "elsewhere" / "b.wav")
+    assert load_rated_set(path, audio_root=tmp_path / "elsewhere").audio_root == tmp_path / "elsewhere"
+
+
+BAD = {
+    "no text": ("audio,rating", ("a.wav,7",), r"line 1: no column for text: text\. It has 'audio', 'rating'"),
+    "no rating": ("audio,text", ("a.wav,A dog",), r"no column for rating: rating\. It has 'audio', 'text'"),
+    "no audio": ("clip,text,rating", ("a.wav,A dog,7",), "no column for the clips. It has 'clip', 'text', .*needed"),
+    "two spellings": ("wave_file_name,wav_file_name,text,score", ("a,a,b,1",), "spellings of one column; keep one"),
+    "two kinds of rating": ("wav_file_name,text,score,average_score", ("a,b,1,1",), "both hold ratings; keep the"),
+    "xacle, no listener": ("wav_file_name,text,score", ("a.wav,b,1",), "no column for listener: listener_id"),
+    "RELATE's own": ("wavname,text,score,listener_id,anchor label", ("a,b,1,c,False",), "RELATE's own format"),
+    "empty file": ("", (), "no column for the clips. It has nothing"),
+    "header only": ("audio,text,rating", (), "has a header and no ratings"),
+    "above the scale": (FULL, ("a.wav,A dog,11,ann,x,test",), r"line 2, column 'rating': '11'.*from 0 to 10.*scale="),
+    "below the scale": (FULL, ("a.wav,A dog,-1,ann,x,test",), r"'-1' is not allowed"),
+    "no number": (FULL, ("a.wav,A dog,good,ann,x,test",), "'good' is not allowed; a rating is a number"),
+    "NaN": (FULL, ("a.wav,A dog,nan,ann,x,test",), "'nan' is not allowed"),
+    "overflow": (FULL, ("a.wav,A dog,1e999,ann,x,test",), "'1e999' is not allowed"),
+    "no rating there": (FULL, ("a.wav,A dog,,ann,x,test",), "'' is not allowed; a rating is a number"),
+    "decimal comma": ("audio;text;rating", ("a.wav;A dog;7,5",), "'7,5' is not allowed; .*decimals with a point"),
+    "empty text": (FULL, ("a.wav, ,7,ann,x,test",), "column 'text'.*a caption must not be empty"),
+    "empty path": (FULL, (",A dog,7,ann,x,test",), "column 'audio'.*a file name must not be empty"),
+    "absolute path": (FULL, ("/etc/a.wav,A dog,7,ann,x,test",), "'/etc/a.wav' is not allowed; it must be relative"),
+    "a drive": (FULL, ("C:/a.wav,A dog,7,ann,x,test",), "must be relative"),
+    "backslashes": (FULL, (r"clips\a.wav,A dog,7,ann,x,test",), "must be relative"),
+    "a path that escapes": (FULL, ("x/../../a.wav,A dog,7,ann,x,test",), "stay below"),
+    "a listener missing": (FULL, ("a.wav,A dog,7,,x,test",), "column 'listener'.*name the listener in every line"),
+    "a system missing": (FULL, (FULL_ROWS[0], "b.wav,Rain,7,ann,,test"), "line 3, column 'system'.*in every line"),
+    "another split": (FULL, ("a.wav,A dog,7,ann,x,dev",), "'dev' is not allowed; it is train or test"),
+    "twice": (FULL, (FULL_ROWS[0], FULL_ROWS[2], FULL_ROWS[0]), "line 4: listener ann has rated a.wav.* on line 2"),
+    "two systems": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,mine,train"), "of 'mine' here and of 'natural' before"),
+    "two splits": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,natural,test"), "a clip has one split"),
+    "too few fields": (FULL, ("a.wav,A dog,7",), "line 2: 3 fields where the header has 6 columns"),
+    "column twice": ("audio,text,text,rating", ("a.wav,b,b,7",), "'text' stands there more than once"),
+    "quote left open": ("audio,text,rating", ('a.wav,"A dog,7',), "not a CSV text file"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_bad_file_is_refused_with_the_place_and_what_is_allowed(tmp_path, case):
+    header, rows, message = BAD[case]
+    path = plain(tmp_path, header, rows)
+    with pytest.raises(RatedSetError, match=message) as error:
+        load_rated_set(path)
+    assert str(path) in str(error.value)
+
+
+@pytest.mark.parametrize("encoding, message", [("latin-1", "line 3 holds the byte 0xe9. Save"), ("utf-16", "line 1")])
+def test_another_encoding_is_named_with_the_line(tmp_path, encoding, message):
+    path = plain(tmp_path)
+    path.write_bytes(path.read_text().replace("Rain", "Café").encode(encoding))
+    with pytest.raises(RatedSetError, match=message):
+        load_rated_set(path)
+
+
+def test_a_mean_twice_and_duplicates_counted(tmp_path):
+    header = ("wav_file_name", "text", "average_score")
+    write(tmp_path / "meta_data" / "train_average.csv", header, [("a.wav", "b", 1)] * 3)
+    with pytest.raises(RatedSetError, match="line 3: there is a mean for a.wav.* already on line 2.*2 duplicated"):
+        load_rated_set(tmp_path)
+
+
+def test_wrong_arguments(tmp_path):
+    path = plain(tmp_path)
+    with pytest.raises(ValueError, match="kind='csv' is not known. Available: auto, plain, xacle"):
+        load_rated_set(path, kind="csv")
+    for scale in ((5, 1), (0,), "0-10", (0, float("inf")), (True, 5), None):
+        with pytest.raises(ValueError, match="lowest and highest rating, for instance"):
+            load_rated_set(path, scale=scale)
+    with pytest.raises(FileNotFoundError, match="nothing.csv is not there: give a CSV of ratings, or XACLE's folder"):
+        load_rated_set(tmp_path / "nothing.csv")
+    with pytest.raises(FileNotFoundError, match="holds no rated set: expected meta_data/train.csv"):
+        load_rated_set(tmp_path)
+    with pytest.raises(RatedSetError, match="is a folder; a plain set is one CSV file"):
+        load_rated_set(tmp_path, kind="plain")
+
+
+# --- what the evaluation makes of them ------------------------------------------------------------------
+
+
+def with_scores(pairs, seed=0):
+    rng = np.random.default_rng(seed)
+    models = {"good": pairs["target"] + rng.normal(0, 0.1, len(pairs)), "noise": rng.uniform(size=len(pairs))}
+    return pd.concat([pairs.assign(model=name, clap_score=score) for name, score in models.items()], ignore_index=True)
+
+
+def test_tables_run_on_a_set_without_systems_and_mark_what_they_cannot_fill(tmp_path):
+    xacle(tmp_path, n_clips=12)
+    found = load_rated_set(tmp_path)
+    scores = with_scores(found.pairs[found.pairs["split"] == "test"].reset_index(drop=True))
+    settings = {"n_resamples": 200, "seed": 0}
+    overall = evaluate.breakdown(scores, by="overall", **settings)
+    assert overall["value"].notna().all() and (overall["n"] == 12).all()
+    by_system = evaluate.breakdown(scores, by="system", **settings).set_index(["model", "cell"])
+    empty = by_system[by_system["value"].isna()]
+    assert set(empty.index.get_level_values("cell")) >= {*relate.SYSTEMS, "synthesized"}
+    empty = empty.drop(index="within systems", level="cell")
+    assert set(empty["note"]) == {"no system known"} and (empty["n"] == 0).all()
+    whole = overall.set_index(["model", "metric"]).loc[("good", "srcc"), "value"]
+    assert by_system.loc[("good", "all"), "value"] == whole
+    halves = evaluate.breakdown(scores, by="score_range", **settings)
+    assert set(halves.loc[halves["cell"].isin(["<=5 natural", ">5 synthesized"]), "note"]) == {"no system known"}
+    gains = evaluate.compare_models(scores, "noise", metrics=("srcc",), **settings)
+    assert gains["difference"].notna().all()
+
+
+def test_floor_ceiling_and_split_run_on_them(tmp_path):
+    xacle(tmp_path, n_clips=12)
+    found = load_rated_set(tmp_path)
+    train, test = (found.pairs[found.pairs["split"] == split] for split in ("train", "test"))
+    floors = evaluate.blind_baselines(train, test)
+    assert set(floors["predictor"]) == {"constant", "words", "words+temporal"} and set(floors["subset"]) == {"all"}
+    ceiling = evaluate.human_ceiling(found.ratings[found.ratings["split"] == "test"], n_resamples=50)
+    assert ceiling.n_pairs == 12 and ceiling.n_ratings == 36 and 0 <= ceiling.reliability <= 1
+    assert evaluate.ceiling_table(found.ratings, n_resamples=0)["subset"].tolist() == ["all"]
+    some, others = relate.split_train_validation(found.pairs, n_train=0.5)
+    assert len(some) + len(others) == 12 and not set(some["text"]) & set(others["text"])
+    with pytest.raises(ValueError, match="have no anchor ratings, so they cannot be screened"):
+        relate.screen_listeners(found.ratings)
+
+
+def test_single_ratings_have_no_ceiling_and_the_set_says_so(tmp_path):
+    rows = ("a.wav,A dog barks,7,ann", "b.wav,Rain,2,ann")
+    found = load_rated_set(plain(tmp_path, "audio,text,rating,listener", rows))
+    assert any("every pair has a single rating" in sentence for sentence in found.what_cannot_be_broken_down)
+    with pytest.raises(ValueError, match="none of the 2 pairs has 2 ratings"):
+        evaluate.human_ceiling(found.ratings)
+
+
+def test_a_split_can_be_drawn_where_there_is_none(tmp_path):
+    clips = [f"c{i}" for i in range(20)]
+    rows = [f"{clip}.wav,caption {i // 2} {WORDS[i % 6]},{i % 11}" for i, clip in enumerate(clips)]
+    found = load_rated_set(plain(tmp_path, rows=rows, clips=clips))
+    drawn = found.with_drawn_split(0.6, seed=3)
+    train, test = (drawn.pairs[drawn.pairs["split"] == split] for split in ("train", "test"))
+    assert (len(train), len(test)) == (12, 8) and not set(train["text"]) & set(test["text"])
+    assert not any("no training pairs" in sentence for sentence in drawn.what_cannot_be_broken_down)
+    assert any("12 of 20 pairs train" in note for note in drawn.notes) and set(found.pairs["split"]) == {"test"}
+    assert evaluate.blind_baselines(train, test)["mse"].notna().any()
+    again = found.with_drawn_split(0.6, seed=3)
+    pd.testing.assert_frame_equal(again.pairs, drawn.pairs)
+    with pytest.raises(ValueError, match="come with a split of their own"):
+        drawn.with_drawn_split()
+
+
+def test_a_drawn_split_goes_through_the_ratings_too(tmp_path):
+    said = (("ann", 3), ("bob", 8))
+    rows = [f"{clip}.wav,caption {clip},{rating},{who}" for clip in "abcdef" for who, rating in said]
+    found = load_rated_set(plain(tmp_path, "audio,text,rating,listener", rows, clips="abcdef")).with_drawn_split()
+    split = found.pairs.set_index("audio")["split"]
+    assert (found.ratings["split"] == found.ratings["audio"].map(split)).all() and split.nunique() == 2
+
+
+def test_the_real_ratings_through_a_plain_csv_are_the_same_pairs(tmp_path, real_ratings):
+    """RELATE's own non-anchor ratings, written as a plain CSV and read again, average to the same pairs."""
+    own = real_ratings[~real_ratings["is_anchor"]]
+    path = tmp_path / "relate.csv"
+    own[["audio", "text", "rating", "listener", "system", "split"]].to_csv(path, index=False)
+    found = load_rated_set(path, need_audio=False)
+    pd.testing.assert_frame_equal(found.pairs, relate.aggregate_pairs(own))
+    assert len(found.ratings) == len(own) and len(found.what_cannot_be_broken_down) == 1
