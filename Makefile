@@ -12,7 +12,6 @@ PYTHON := $(shell for p in python3.11 python3.12 python3; do \
 	if $$p -c '$(SUPPORTED)' >/dev/null 2>&1; then echo $$p; break; fi; done)
 endif
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
-RUN := $(or $(HUMANCLAP_RUNS),runs)/demo
 
 export TOKENIZERS_PARALLELISM := false
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -25,23 +24,12 @@ help:
 	@echo "make test       every test, the fast tier first;  make test-fast: the daily tier"
 	@echo "make lab        JupyterLab on the first notebook"
 	@echo "make figures    copy the README's figures from runs/demo/ into figures/"
-	@echo "make paper      the notebooks with the paper's settings (says what is still missing)"
+	@echo "make paper      all notebooks with the paper's settings, on RELATE's audio and a GPU -> runs/paper/"
 	@echo "make clean      remove runs/, caches and the virtual environment (not data/)"
 	@echo "PYTHON=...      a Python 3.11 or 3.12 to build the environment with"
 
-demo: $(READY)
-	@mkdir -p "$(RUN)"
-	@set -e; for notebook in $(NOTEBOOKS); do \
-		echo "== $$notebook"; \
-		$(PY) -m papermill --log-level WARNING --progress-bar $$notebook "$(RUN)/$$(basename $$notebook)" \
-			-f notebooks/profiles/demo.yaml; \
-	done
-	@$(PY) -m humanclap.study summary demo
-
-paper:
-	@echo "make paper: not there yet. The notebooks on RELATE's audio and training at full size come with later releases."
-	@echo "What runs today: make demo (its notebook 02 reads RELATE's real ratings), and load_clap with real weights."
-	@exit 1
+demo paper: $(READY)
+	@$(PY) -m humanclap.study run $@
 
 test: test-fast test-slow
 test-fast: $(READY)

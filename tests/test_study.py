@@ -144,10 +144,56 @@ def test_a_fetched_copy_is_used_when_it_is_the_published_file(places, relate_roo
 def test_without_a_network_the_paper_profile_stops_with_the_way_by_hand(places):
     with pytest.raises(study.StudyError, match="set HUMANCLAP_RELATE to the folder above scores/"):
         study.find_ratings("paper")
-    with pytest.raises(study.StudyError, match="later release"):
+    with pytest.raises(study.StudyError, match="set HUMANCLAP_RELATE to the folder above scores/"):
         study.prepare("paper")
-    with pytest.raises(study.StudyError, match="later release"):
-        study.baselines("paper")
+
+
+def test_without_the_clips_the_paper_profile_counts_them_and_names_the_command(places, monkeypatch, relate_root):
+    monkeypatch.setenv("HUMANCLAP_RELATE", str(relate_root))
+    with pytest.raises(study.StudyError, match=r"[\d,]+ of [\d,]+ clips are not in .*humanclap fetch relate-audio"):
+        study.prepare("paper")
+
+
+# --- the models of a study ---
+
+
+def test_the_paper_profile_names_the_published_models_and_opens_none(places, monkeypatch):
+    monkeypatch.delenv("HUMANCLAP_CHECKPOINTS", raising=False)
+    lineup = study.lineup("paper")
+    assert lineup.names == ["laion-clapmodel", "laion-clap", "msclap-2022", "msclap-2023", "human-clap-released"]
+    assert lineup.base == "laion-clapmodel" and lineup.released == ("human-clap-released",)
+    assert "may belong to the earlier one" in lineup.note
+    assert lineup["laion-clap"].clap == "laion-fusion" and lineup["laion-clap"].checkpoint is None
+    with pytest.raises(study.StudyError, match="no model 'laion' in this study. Available: laion-clapmodel"):
+        lineup["laion"]
+
+
+def test_own_checkpoints_take_the_place_of_published_ones_and_the_note_says_so(places, monkeypatch):
+    monkeypatch.setenv("HUMANCLAP_CHECKPOINTS", str(places))
+    with pytest.raises(study.StudyError, match="none of laion-clapmodel, laion-clap.pt"):
+        study.lineup("paper")
+    (places / "laion-clapmodel").mkdir()
+    (places / "msclap-2023.pth").touch()
+    lineup = study.lineup("paper")
+    assert lineup.note.startswith("NOT the published weights for laion-clapmodel, msclap-2023")
+    assert lineup["laion-clapmodel"].clap == str(places / "laion-clapmodel")
+    assert (lineup["msclap-2023"].clap, lineup["msclap-2023"].checkpoint) == ("msclap-2023", places / "msclap-2023.pth")
+    assert lineup["msclap-2022"].checkpoint is None
+
+
+# --- running the notebooks ---
+
+
+def test_notebooks_are_chosen_by_how_they_begin():
+    assert [path.name[:2] for path in study.notebooks(["02", "04"])] == ["02", "04"]
+    with pytest.raises(study.StudyError, match="no notebook begins with 99 .* Available: 01_baseline"):
+        study.notebooks(["99"])
+
+
+def test_an_override_that_no_notebook_has_is_refused_before_anything_runs(places):
+    with pytest.raises(study.StudyError, match="no notebook has the parameter epoch. Available: .*epochs"):
+        study.run_notebooks("demo", ["03"], {"epoch": 3})
+    assert not (places / "runs").exists()
 
 
 def test_without_a_network_the_demo_takes_the_corpus_and_says_so(places, monkeypatch):

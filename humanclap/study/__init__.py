@@ -1,26 +1,31 @@
 """What the notebooks share: parameters, where things lie, what data stands behind a number, how results are kept."""
 
-from .data import BASELINES, REAL, SYNTHETIC, Corpus, RatingsSource, baselines, find_ratings, prepare
+from .data import REAL, SYNTHETIC, Corpus, RatingsSource, find_ratings, prepare
+from .lineup import Lineup, ModelSource, lineup
 from .results import checkpoints, copy_figures, read_scores, same_pairs, summary, wide
 from .run import PROFILES, ParameterError, Study, StudyError, open_study, versions
+from .runner import notebooks, run_notebooks
 
 __all__ = [
-    "BASELINES",
     "PROFILES",
     "REAL",
     "SYNTHETIC",
     "Corpus",
+    "Lineup",
+    "ModelSource",
     "ParameterError",
     "RatingsSource",
     "Study",
     "StudyError",
-    "baselines",
     "checkpoints",
     "copy_figures",
     "find_ratings",
+    "lineup",
     "open_study",
+    "notebooks",
     "prepare",
     "read_scores",
+    "run_notebooks",
     "same_pairs",
     "summary",
     "versions",

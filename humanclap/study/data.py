@@ -8,13 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from humanclap import download
+from humanclap import download, relate
 from humanclap.score import score_pairs
 
 from .run import StudyError, data_folder, runs_folder
 
 REAL, SYNTHETIC = "RELATE ratings", "synthetic"
-BASELINES = ("laion-standin", "msclap-standin")
 
 
 @dataclass(frozen=True)
@@ -59,32 +58,30 @@ class Corpus(RatingsSource):
 def prepare(profile: str, seed: int = 0) -> Corpus:
     """Make, or find, the rated pairs with audio that the profile's notebooks work on.
 
-    In the demo that is the embedded synthetic corpus, written to runs/demo/corpus-seed<seed> on first use; the same seed gives
-    the same bytes, and a corpus that is there already is left alone.
+    In the demo that is the embedded synthetic corpus, written to runs/demo/corpus-seed<seed> on first use; the same
+    seed gives the same bytes, and a corpus that is there already is left alone. In the paper profile it is RELATE:
+    its ratings (see `find_ratings`) with the clips in RELATE_wave/ beside scores/.
 
     Raises:
-        StudyError: the profile's data can't be had yet.
+        StudyError: ratings or clips are not here; says how many are missing and which command brings them.
     """
-    if profile != "demo":
-        raise StudyError("the paper profile needs RELATE's audio, which comes with a later release; use profile='demo'")
-    from humanclap.synthetic import make_corpus
+    if profile == "demo":
+        from humanclap.synthetic import make_corpus
 
-    root = make_corpus(runs_folder() / profile / f"corpus-seed{seed}", seed=seed)
-    note = f"made on the spot in RELATE's format (seed {seed}): it shows the method, and says nothing about real audio"
-    ratings, listeners = root / "scores" / "REL.csv", root / "listener_attributes" / "REL.csv"
-    return Corpus(ratings, listeners, SYNTHETIC, note, root / "RELATE_wave")
-
-
-def baselines(profile: str, seed: int = 0, progress: bool = True) -> dict[str, Path]:
-    """Make, or find, the profile's baselines: model name -> what `load_clap` takes.
-
-    In the demo these are two tiny ClapModels, pretrained on the spot on captions that leave things out.
-    """
-    if profile != "demo":
-        raise StudyError("the paper profile needs the LAION and MS CLAP weights, which come with a later release")
-    from humanclap.tiny import make_standins
-
-    return make_standins(runs_folder() / profile / f"claps-seed{seed}", seed=seed, progress=progress)
+        root = make_corpus(runs_folder() / profile / f"corpus-seed{seed}", seed=seed)
+        note = f"made on the spot in RELATE's format (seed {seed}): it shows the method, and says nothing about real audio"
+        ratings, listeners = root / "scores" / "REL.csv", root / "listener_attributes" / "REL.csv"
+        return Corpus(ratings, listeners, SYNTHETIC, note, root / "RELATE_wave")
+    source = find_ratings(profile, seed)
+    audio_root = source.csv.parents[1] / "RELATE_wave"
+    named = relate.load_ratings(source.csv)["audio"].unique()
+    missing = [audio for audio in named if not (audio_root / audio).is_file()]
+    if missing:
+        raise StudyError(
+            f"{len(missing):,} of {len(named):,} clips are not in {audio_root}, the first is {missing[0]}. Bring them "
+            "with: humanclap fetch relate-audio (or copy RELATE_wave/ there by hand)"
+        )
+    return Corpus(source.csv, source.listeners_csv, source.label, source.note, audio_root)
 
 
 def find_ratings(profile: str = "demo", seed: int = 0) -> RatingsSource:
