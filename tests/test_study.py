@@ -38,12 +38,16 @@ def places(tmp_path, monkeypatch):
         ("seed", -1, "allowed is a whole number from 0"),
         ("seed", True, "allowed is a whole number"),
         ("epochs", None, "allowed is a whole number of at least 1"),
+        ("rated_set", 3, 'allowed is text, a folder or a CSV of rated pairs, or "" for none'),
+        ("seeds", [], r"allowed is a list of different whole numbers of at least 0, as \[0, 1\]"),
+        ("seeds", [0, 0], "list of different whole numbers"),
+        ("seeds", 0, "list of different whole numbers"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_what_is_allowed(places, name, value, message):
     with pytest.raises(study.ParameterError, match=message) as error:
         study.open_study("demo", "02_relate_screening", **{name: value})
-    assert f"{name}={value!r}" in str(error.value) and f"-p {name}" in str(error.value)
+    assert f"{name}={value!r}" in str(error.value) and f"{'-y' if name == 'seeds' else '-p'} " in str(error.value)
     assert error.value._render_traceback_() == [f"ParameterError: {error.value}"]
 
 
@@ -289,3 +293,47 @@ def test_an_answer_that_is_no_http_and_one_that_never_ends(tmp_path):
 
 def test_the_pinned_checksum_is_that_of_the_real_file(relate_root):
     assert download.sha256_of(relate_root / "scores" / "REL.csv") == download.RELATE_SHA256
+
+
+# --- rated pairs, RELATE's or another set's ---
+
+
+@pytest.fixture
+def plain_set(tmp_path):
+    """A plain CSV of 12 single-rated pairs with clips beside it, no systems and no anchors."""
+    import numpy as np
+    import soundfile
+
+    folder = tmp_path / "mine"
+    (folder / "clips").mkdir(parents=True)
+    rows = []
+    for i in range(12):
+        soundfile.write(folder / f"clips/{i}.wav", np.random.default_rng(i).normal(0, 0.1, 16_000), 16_000)
+        rows.append((f"clips/{i}.wav", f"sound number {i}", i % 11))
+    pd.DataFrame(rows, columns=["audio", "text", "rating"]).to_csv(folder / "rated.csv", index=False)
+    return folder / "rated.csv"
+
+
+def test_a_rated_set_takes_the_place_of_the_corpus_and_says_what_it_lacks(places, plain_set):
+    run = study.open_study("demo", "01_baseline_clapscore", rated_set=str(plain_set))
+    assert run.folder == places / "runs" / "demo" / "sets" / "rated"
+    corpus = study.prepare("demo", rated_set=str(plain_set))
+    data = corpus.rated(2.0)
+    assert (len(data.train), len(data.test), data.screening, data.blind()) == (0, 12, None, None)
+    assert data.anchors.empty and "no system known" in str(data) and "no anchors" in str(data)
+    assert corpus.label == "ratings of rated" and (corpus.audio_root / data.test["audio"][0]).is_file()
+
+
+def test_relate_itself_is_screened_and_split(places, monkeypatch, relate_root, real_ratings):
+    source = study.Corpus(relate_root / "scores" / "REL.csv", None, study.REAL, "", relate_root / "RELATE_wave")
+    data = source.rated(2.0)
+    assert (len(data.train), len(data.test)) == (2_892, 2_892) and data.limits == ()
+    assert len(data.test_ratings) == 9_903 and len(data.anchors) == real_ratings["is_anchor"].sum()
+    assert data.blind().corr(data.test["target"], method="spearman") == pytest.approx(0.463, abs=5e-4)
+
+
+def test_pairs_known_by_their_means_alone_are_the_same_pairs():
+    pairs = pd.DataFrame({"audio": ["a", "b"], "text": ["x", "y"], "n_ratings": [float("nan")] * 2})
+    study.same_pairs(pairs.assign(model="m"), pairs)
+    with pytest.raises(study.StudyError, match="1 missing"):
+        study.same_pairs(pairs.head(1).assign(model="m"), pairs)

@@ -1,6 +1,6 @@
 """What the notebooks share: parameters, where things lie, what data stands behind a number, how results are kept."""
 
-from .data import REAL, SYNTHETIC, Corpus, RatingsSource, find_ratings, prepare
+from .data import REAL, SYNTHETIC, Corpus, RatedPairs, RatingsSource, find_ratings, prepare
 from .lineup import Lineup, ModelSource, lineup
 from .results import checkpoints, copy_figures, read_scores, same_pairs, summary, wide
 from .run import PROFILES, ParameterError, Study, StudyError, open_study, versions
@@ -14,6 +14,7 @@ __all__ = [
     "Lineup",
     "ModelSource",
     "ParameterError",
+    "RatedPairs",
     "RatingsSource",
     "Study",
     "StudyError",

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from humanclap import download, relate
+from humanclap import download, evaluate, relate
+from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
 
 from .run import StudyError, data_folder, runs_folder
@@ -21,17 +22,69 @@ class RatingsSource:
     """Where ratings come from: `csv`, `listeners_csv` (None where there is no questionnaire) and the `label` that
     every figure and table of them carries."""
 
-    csv: Path
+    csv: Path | None
     listeners_csv: Path | None
     label: str
     note: str
 
 
 @dataclass(frozen=True)
+class RatedPairs:
+    """The rated pairs of a corpus as its notebooks use them, screened where there is something to screen by.
+
+    train, test: one row a pair (columns of `relate.aggregate_pairs`). ratings: one row a rating behind them, without
+    anchors; None where only means are known. anchors: mismatched pairs with human ratings, one row a rating; empty
+    where there are none. screening: what `relate.screen_listeners` returned; None without anchors. limits: plain
+    sentences on what cannot be broken down.
+    """
+
+    train: pd.DataFrame
+    test: pd.DataFrame
+    ratings: pd.DataFrame | None
+    anchors: pd.DataFrame
+    screening: relate.Screening | None
+    limits: tuple[str, ...] = ()
+
+    @property
+    def test_ratings(self) -> pd.DataFrame | None:
+        """The ratings behind the test pairs."""
+        return None if self.ratings is None else self.ratings[self.ratings["split"] == "test"]
+
+    def blind(self) -> pd.Series | None:
+        """What the best predictor that never listens says of each test pair; None without training pairs."""
+        if self.train.empty:
+            return None
+        return evaluate.blind_predictions(self.train, self.test).iloc[:, -1].rename("blind")
+
+    def __str__(self) -> str:
+        lines = [str(self.screening)] if self.screening is not None else []
+        lines.append(f"{len(self.train):,} training pairs, {len(self.test):,} test pairs")
+        return "\n".join([*lines, *(f"- {sentence}" for sentence in self.limits)])
+
+
+@dataclass(frozen=True)
 class Corpus(RatingsSource):
-    """Rated pairs with their audio: the files of a RatingsSource, and `audio_root`, below which the clips lie."""
+    """Rated pairs with their audio: the files of a RatingsSource, and `audio_root`, below which the clips lie.
+
+    `rated_set` holds the pairs where they are another set's than RELATE's; there is no `csv` in its format then.
+    """
 
     audio_root: Path
+    rated_set: RatedSet | None = None
+
+    def rated(self, max_anchor_mean: float) -> RatedPairs:
+        """Ratings, screened by the paper's rule where the set has anchors, and their pairs."""
+        if self.rated_set is not None:
+            pairs, ratings = self.rated_set.pairs, self.rated_set.ratings
+            anchors = pd.DataFrame(columns=["audio", "text", "rating", "split"])
+            screening, limits = None, self.rated_set.what_cannot_be_broken_down
+        else:
+            everything = relate.load_ratings(self.csv)
+            screening, limits = relate.screen_listeners(everything, max_anchor_mean), ()
+            ratings, anchors = screening.ratings, everything[everything["is_anchor"]]
+            pairs = relate.aggregate_pairs(ratings)
+        parts = (pairs[pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
+        return RatedPairs(*parts, ratings, anchors, screening, tuple(limits))
 
     def score_table(self, clap, pairs: pd.DataFrame, model: str, progress: bool = True) -> pd.DataFrame:
         """Score pairs and name the model: the columns of `pairs` followed by those of `score_pairs`.
@@ -55,16 +108,22 @@ class Corpus(RatingsSource):
         )
 
 
-def prepare(profile: str, seed: int = 0) -> Corpus:
+def prepare(profile: str, seed: int = 0, rated_set: str = "") -> Corpus:
     """Make, or find, the rated pairs with audio that the profile's notebooks work on.
 
     In the demo that is the embedded synthetic corpus, written to runs/demo/corpus-seed<seed> on first use; the same
     seed gives the same bytes, and a corpus that is there already is left alone. In the paper profile it is RELATE:
-    its ratings (see `find_ratings`) with the clips in RELATE_wave/ beside scores/.
+    its ratings (see `find_ratings`) with the clips in RELATE_wave/ beside scores/. In either, `rated_set` names
+    another set, XACLE's folder or a plain CSV (see `rated_sets.load_rated_set`), that takes its place.
 
     Raises:
         StudyError: ratings or clips are not here; says how many are missing and which command brings them.
+        RatedSetError, FileNotFoundError: a rated set that cannot be used as it is.
     """
+    if rated_set:
+        found = load_rated_set(Path(rated_set).expanduser())
+        note = "; ".join((f"rated pairs of {rated_set}", *found.notes))
+        return Corpus(None, None, found.label, note, found.audio_root, found)
     if profile == "demo":
         from humanclap.synthetic import make_corpus
 

@@ -42,6 +42,7 @@ def read_scores(run: Study, *notebooks: str) -> pd.DataFrame:
 def same_pairs(scores: pd.DataFrame, pairs: pd.DataFrame) -> None:
     """Raise StudyError unless every model in a long score table covers exactly these pairs with these ratings."""
     key = ["audio", "text", "n_ratings"]
+    scores, pairs = (table.assign(n_ratings=table["n_ratings"].fillna(0)) for table in (scores, pairs))  # NaN: means only
     wanted = set(map(tuple, pairs[key].to_numpy().tolist()))
     for model, rows in scores.groupby("model", sort=False):
         found = set(map(tuple, rows[key].to_numpy().tolist()))

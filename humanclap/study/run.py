@@ -38,7 +38,18 @@ _RULES: dict[str, tuple[type, float | None, float | None]] = {
     "epochs": (int, 1, None),
     "learning_rate": (float, 0, 1),
     "batch_size": (int, 2, None),
+    "n_crops": (int, 2, None),
+    "max_steps": (int, 0, None),
 }
+# Parameters that are text, each with what it names; "" leaves it out.
+_TEXTS = {
+    "rated_set": "a folder or a CSV of rated pairs",
+    "audio_folder": "a folder of clips",
+    "prompts": "a CSV of prompts",
+    "clap": "what load_clap takes",
+}
+# Parameters that are a list of whole numbers of at least 0.
+_LISTS = ("seeds",)
 
 
 @dataclass(frozen=True)
@@ -85,7 +96,8 @@ class Study:
 
 
 def open_study(profile: str, notebook: str, **parameters) -> Study:
-    """Check a notebook's parameters and open the folder of its results.
+    """Check a notebook's parameters and open the folder of its results: runs/<profile>, and for a rated set of
+    one's own (parameter rated_set) runs/<profile>/sets/<its name>.
 
     Args:
         profile: "demo" or "paper".
@@ -99,21 +111,37 @@ def open_study(profile: str, notebook: str, **parameters) -> Study:
         raise ParameterError(f"profile={profile!r} is not known. Available: {', '.join(PROFILES)}")
     for name, value in parameters.items():
         check_parameter(name, value)
-    return Study(profile, notebook, runs_folder() / profile)
+    folder = runs_folder() / profile
+    if rated_set := parameters.get("rated_set"):
+        folder = folder / "sets" / Path(rated_set).stem
+    return Study(profile, notebook, folder)
 
 
 def check_parameter(name: str, value) -> None:
     """Raise ParameterError unless `value` is allowed for the notebook parameter `name`."""
-    if name not in _RULES:
-        raise ParameterError(f"there is no parameter {name!r}. Available: profile, {', '.join(_RULES)}")
-    kind, low, high = _RULES[name]
-    number = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-    if not number or not (low is None or value >= low) or not (high is None or value <= high):
+    if name not in (*_RULES, *_TEXTS, *_LISTS):
+        known = ", ".join((*_RULES, *_TEXTS, *_LISTS))
+        raise ParameterError(f"there is no parameter {name!r}. Available: profile, {known}")
+    if name in _TEXTS:
+        allowed, right = f'text, {_TEXTS[name]}, or "" for none', isinstance(value, str)
+    elif name in _LISTS:
+        allowed, right = "a list of different whole numbers of at least 0, as [0, 1]", _are_seeds(value)
+    else:
+        kind, low, high = _RULES[name]
         limits = f"from {low:g} to {high:.10g}" if high is not None else f"of at least {low:g}"
+        allowed = f"a {'whole ' if kind is int else ''}number {limits}"
+        right = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
+        right = right and (low is None or value >= low) and (high is None or value <= high)
+    if not right:
+        option = f"-y '{name}: VALUE'" if name in _LISTS else f"-p {name} VALUE"
         raise ParameterError(
-            f"{name}={value!r}: allowed is a {'whole ' if kind is int else ''}number {limits} "
-            f"(set it in the parameters cell, or with papermill -p {name} VALUE)"
+            f"{name}={value!r}: allowed is {allowed} (set it in the parameters cell, or with papermill {option})"
         )
+
+
+def _are_seeds(value) -> bool:
+    whole = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
+    return whole and 0 < len(value) == len(set(value))
 
 
 def runs_folder() -> Path:
