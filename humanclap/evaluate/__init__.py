@@ -17,12 +17,17 @@ from .controls import AnchorAuc, WeightedAuc, anchor_auc, swap_captions
 from .correlation import METRICS, Correlations, correlations
 from .floors import blind_baselines, blind_predictions
 from .listeners import listener_habits
+from .listening import CONTROLS, listening_table
+from .partial import partial_srcc
 from .screening import screening_effect
+from .systems import SYSTEMS_NOTE, preferences, system_means
 from .tables import breakdown, compare_models
 from .weighted import WeightedCorrelations
 
 __all__ = [
+    "CONTROLS",
     "METRICS",
+    "SYSTEMS_NOTE",
     "AnchorAuc",
     "BootstrapCorrelations",
     "Comparison",
@@ -45,8 +50,12 @@ __all__ = [
     "correlations",
     "human_ceiling",
     "listener_habits",
+    "listening_table",
+    "partial_srcc",
     "percentile_interval",
+    "preferences",
     "screening_effect",
     "swap_captions",
+    "system_means",
     "two_sided_p",
 ]

@@ -56,7 +56,7 @@ def make_cells(pairs: pd.DataFrame, by: str, cut: float = 5.0) -> list[Cell]:
     everything = np.ones(len(pairs), dtype=bool)
     if by == "overall":
         return [Cell("all", everything)]
-    systems = _known_systems(pairs)
+    systems = known_systems(pairs)
     nobody = ~everything
     if by == "system":
         if systems is None:
@@ -81,7 +81,7 @@ def make_cells(pairs: pd.DataFrame, by: str, cut: float = 5.0) -> list[Cell]:
     return cells
 
 
-def _known_systems(pairs: pd.DataFrame) -> np.ndarray | None:
+def known_systems(pairs: pd.DataFrame) -> np.ndarray | None:
     """The system of each pair, or None where none is named; ValueError where some are and some are not."""
     missing = int(pairs["system"].isna().sum()) if "system" in pairs else len(pairs)
     if 0 < missing < len(pairs):

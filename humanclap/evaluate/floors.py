@@ -35,7 +35,7 @@ def blind_predictions(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> pd
     _check("train_pairs", train_pairs, ("text", "target"))
     _check("test_pairs", test_pairs, ("text",))
     target = as_vector(train_pairs["target"], "target of train_pairs")
-    words = {"train": _caption_features(train_pairs), "test": _caption_features(test_pairs)}
+    words = {"train": caption_features(train_pairs), "test": caption_features(test_pairs)}
     predictions = {"constant": np.full(len(test_pairs), target.mean())}
     systems = _systems(train_pairs, test_pairs)
     if systems is None:
@@ -86,18 +86,18 @@ def blind_baselines(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> pd.D
     return pd.DataFrame(rows)
 
 
+def caption_features(pairs: pd.DataFrame) -> np.ndarray:
+    """Number of words, and 1 where the caption says what follows what: [N, 2]."""
+    texts = pairs["text"].astype(str)
+    return np.array([(len(text.split()), TEMPORAL.search(text) is not None) for text in texts], dtype=float)
+
+
 def _check(name: str, pairs: pd.DataFrame, needed: tuple[str, ...]) -> None:
     need_columns(pairs, name, needed)
     if not len(pairs):
         raise ValueError(f"{name} has no rows: nothing to fit or to predict")
     if pairs["text"].isna().any():
         raise ValueError(f"{name} has {pairs['text'].isna().sum()} missing captions in its column text")
-
-
-def _caption_features(pairs: pd.DataFrame) -> np.ndarray:
-    """Number of words, and 1 where the caption says what follows what: [N, 2]."""
-    texts = pairs["text"].astype(str)
-    return np.array([(len(text.split()), TEMPORAL.search(text) is not None) for text in texts], dtype=float)
 
 
 def _systems(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> np.ndarray | None:

@@ -24,7 +24,7 @@ def _dot(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return np.einsum("ib,ib->b", a, b, dtype=np.float64)
 
 
-class _Ranked:
+class Ranked:
     """One vector's order, and its mid-ranks and ties under weights; `then` orders the elements of a tie."""
 
     def __init__(self, values: np.ndarray, then: np.ndarray | None = None):
@@ -76,8 +76,8 @@ class WeightedCorrelations:
         self._target_ranks = self._ranks = self._discordant = None
         if "srcc" in self.metrics or "ktau" in self.metrics:
             then = self.target if "ktau" in self.metrics else None
-            self._target_ranks = _Ranked(self.target)
-            self._ranks = [_Ranked(score, then) for score in self.scores]
+            self._target_ranks = Ranked(self.target)
+            self._ranks = [Ranked(score, then) for score in self.scores]
         if "ktau" in self.metrics:  # tied scores stand by rising target, so that no tie counts as discordant
             self._discordant = [Inversions(self.target[ranked.order]) for ranked in self._ranks]
 
@@ -100,7 +100,7 @@ class WeightedCorrelations:
         target_weighted = target * weights
         target_variance = _dot(target, target_weighted)
         all_pairs = total * (total - 1) / 2
-        untied_target = all_pairs - _Ranked.tied_pairs(running, self._target_ranks.bounds)
+        untied_target = all_pairs - Ranked.tied_pairs(running, self._target_ranks.bounds)
         for model, ranked in enumerate(self._ranks):
             running = ranked.running(weights)
             if "srcc" in values:

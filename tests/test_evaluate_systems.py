@@ -1,0 +1,215 @@
+"""Means of systems and preferences on shared captions: hand-made cases, loops, the published ratings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from humanclap import relate
+from humanclap.evaluate import ResamplePlan, preferences, system_means
+from humanclap.evaluate.systems import ALL_SHARED, SYSTEMS_NOTE
+
+RELATE_PAIRS = [
+    "natural – audioldm", "natural – audioldm2", "natural – tango", "natural – tango2", "audioldm – tango2",
+    "audioldm2 – tango",
+]
+
+
+def table_of(clips, **columns) -> pd.DataFrame:
+    """clips: (caption, system, target, score) each."""
+    table = pd.DataFrame(clips, columns=["text", "system", "target", "clap_score"])
+    table["audio"] = [f"{system}/test/{text}-{i}.wav" for i, (text, system) in enumerate(zip(table.text, table.system))]
+    return table.assign(model="m", **columns)
+
+
+@pytest.fixture(scope="module")
+def by_hand():
+    """natural against tango: agree, disagree, tie of people, tie of the score, agree."""
+    clips = []
+    cases = [(0.9, 0.5, 3, 2), (0.9, 0.5, 2, 3), (0.7, 0.7, 3, 2), (0.9, 0.5, 2, 2), (0.2, 0.5, 1, 2)]
+    for caption, (natural, tango, score_natural, score_tango) in enumerate(cases):
+        clips.append((f"c{caption}", "natural", natural, score_natural))
+        clips.append((f"c{caption}", "tango", tango, score_tango))
+    return table_of(clips)
+
+
+@pytest.fixture(scope="module")
+def study():
+    """RELATE's shape: 60 captions with natural and two of four systems; two models, one of them with two seeds."""
+    rng = np.random.default_rng(5)
+    better = {"natural": 0.3, "audioldm": 0.0, "tango2": 0.3, "audioldm2": 0.05, "tango": 0.1}
+    clips = []
+    for caption in range(60):
+        for system in ("natural", *(("audioldm", "tango2") if caption % 2 else ("audioldm2", "tango"))):
+            clips.append((f"c{caption}", system, np.round(rng.uniform(0, 0.7) + better[system], 1), 0.0))
+    pairs = table_of(clips).drop(columns=["model", "clap_score"])
+    tables = []
+    for model, seed in (("a", 0), ("a", 1), ("b", np.nan)):
+        noisy = np.round(pairs["target"] + 0.4 * rng.normal(size=len(pairs)), 1)
+        tables.append(pairs.assign(model=model, training_seed=seed, clap_score=noisy))
+    ratings = [
+        (pair.audio, pair.text, int(np.clip(round(10 * pair.target + 2 * rng.normal()), 0, 10)), f"l{listener}")
+        for pair in pairs.itertuples()
+        for listener in range(int(pair.text[1:]) % 5)  # 0 to 4 listeners, the same for all clips of a caption
+    ]
+    return pd.concat(tables, ignore_index=True), pd.DataFrame(ratings, columns=["audio", "text", "rating", "listener"])
+
+
+def test_ties_count_half(by_hand):
+    found = preferences(by_hand, min_captions=2, n_resamples=20)
+    row = found.iloc[0]
+    assert row["systems"] == "natural – tango"
+    assert row["value"] == pytest.approx((1 + 0 + 0.5 + 0.5 + 1) / 5)
+    assert (row["n"], row["n_captions"], row["n_ties_score"], row["n_ties_people"]) == (5, 5, 1, 1)
+    assert found["systems"].tolist() == ["natural – tango", ALL_SHARED]
+    assert found[["half_agreement", "floor"]].isna().all(axis=None)
+
+
+def test_floor_always_prefers_the_better_system_of_train(by_hand):
+    train = pd.DataFrame({"system": ["natural", "tango"], "target": [0.8, 0.3]})
+    row = preferences(by_hand, train_pairs=train, min_captions=2, n_resamples=20).iloc[0]
+    assert row["floor"] == pytest.approx((1 + 1 + 0.5 + 1 + 0) / 5)
+    with pytest.raises(ValueError, match="no target of tango"):
+        preferences(by_hand, train_pairs=train[:1], min_captions=2)
+
+
+def test_halves_of_two_listeners_are_the_two_listeners(by_hand):
+    """Two listeners a caption: one in each half, so every split says whether they prefer the same clip."""
+    differences = [(3, 1), (2, -1), (0, 4), (-1, -5), (0, 0)]
+    ratings = [
+        (clip.audio, clip.text, 5 + (d if clip.system == "natural" else 0), f"l{listener}")
+        for clip in by_hand.itertuples()
+        for listener, d in enumerate(differences[int(clip.text[1:])])
+    ]
+    ratings = pd.DataFrame(ratings, columns=["audio", "text", "rating", "listener"])
+    row = preferences(by_hand, ratings, min_captions=2, n_resamples=20).iloc[0]
+    assert row["half_agreement"] == pytest.approx((1 + 0 + 0.5 + 1 + 0.5) / 5)
+    assert row["n_half"] == 5
+    one = ratings[(ratings["listener"] == "l0") | (ratings["text"] != "c1")]  # c1 has one listener left
+    row = preferences(by_hand, one, min_captions=2, n_resamples=20).iloc[0]
+    assert row["half_agreement"] == pytest.approx((1 + 0.5 + 1 + 0.5) / 4) and row["n_half"] == 4
+    with pytest.raises(ValueError, match="none of the pairs"):
+        preferences(by_hand, ratings.assign(text="other"), min_captions=2)
+
+
+def test_systems_that_share_captions_come_from_the_data(study):
+    scores, ratings = study
+    found = preferences(scores, ratings, n_splits=5, n_resamples=50)
+    for _, rows in found.groupby("model"):
+        assert rows["systems"].tolist() == [*RELATE_PAIRS, ALL_SHARED]
+        assert rows["n"].tolist() == [30] * 6 + [180]
+    assert found["n_half"].iloc[0] == sum(caption % 5 >= 2 for caption in range(1, 60, 2))
+    assert (found["half_agreement"].dropna() > 0.5).all()
+
+
+def test_intervals_are_a_loop_over_resamples_with_seeds_averaged(study):
+    scores, _ = study
+    found = preferences(scores, n_resamples=40, seed=6)
+    runs = [scores[scores["training_seed"] == seed] for seed in (0, 1)]
+    items = runs[0].merge(runs[0], on="text", suffixes=("_a", "_b"))
+    items = items[(items["system_a"] == "natural") & (items["system_b"] != "natural")]  # natural comes first
+    rest = runs[0].merge(runs[0], on="text", suffixes=("_a", "_b"))
+    wanted = [("audioldm", "tango2"), ("audioldm2", "tango")]
+    rest = rest[[pair in wanted for pair in zip(rest["system_a"], rest["system_b"], strict=True)]]
+    items = pd.concat([items, rest], ignore_index=True)
+    agree = []
+    for run in runs:
+        score = run.set_index("audio")["clap_score"]
+        by_score = items["audio_a"].map(score).to_numpy() - items["audio_b"].map(score).to_numpy()
+        product = np.sign(by_score) * np.sign(items["target_a"] - items["target_b"])
+        agree.append(product.map({1: 1.0, 0: 0.5, -1: 0.0}).to_numpy())
+    plan = ResamplePlan.draw(items["text"], len(items), 40, seed=6)
+    samples = [np.mean([share[plan.indices(b)].mean() for share in agree]) for b in range(40)]
+    row = found[(found["model"] == "a") & (found["systems"] == ALL_SHARED)].iloc[0]
+    assert row["value"] == pytest.approx(np.mean(agree))
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.quantile(samples, [0.025, 0.975])))
+    assert row["seed_sd"] == pytest.approx(np.std([share.mean() for share in agree], ddof=1))
+    assert row["n_seeds"] == 2
+
+
+def test_the_order_of_the_rows_changes_nothing(study):
+    scores, ratings = study
+    key = ["model", "systems"]
+    first, second = (
+        preferences(s, r, n_splits=4, n_resamples=30).sort_values(key, ignore_index=True)
+        for s, r in ((scores, ratings), (scores.sample(frac=1, random_state=0), ratings.sample(frac=1, random_state=1)))
+    )
+    pd.testing.assert_frame_equal(first, second, rtol=0, atol=1e-12)
+
+
+def test_few_captions_are_left_out_and_told(study):
+    scores, _ = study
+    odd = scores[scores["audio"].str.startswith("tango2/")].head(1)
+    extra = [  # one caption of tango and audioldm2 also has a clip of tango2
+        rows.iloc[[0]].assign(text="c0", audio="tango2/test/extra.wav", system="tango2", target=odd["target"].iloc[0])
+        for _, rows in scores.groupby(["model", "training_seed"], dropna=False)
+    ]
+    found = preferences(pd.concat([scores, *extra]), n_resamples=20)
+    row = found.iloc[len(RELATE_PAIRS)]
+    assert row["systems"] == ALL_SHARED and row["n"] == 181  # natural – tango2 has one more
+    assert row["note"] == "without audioldm2 – tango2: 1, tango – tango2: 1 (fewer than 10 captions)"
+    few = scores[scores["text"].isin(["c0", "c2", "c4"])]
+    found = preferences(few, min_captions=1, n_resamples=20).set_index(["model", "systems"])
+    row = found.loc[("a", "audioldm2 – tango")]
+    assert row["n"] == 3 and row["note"] == "fewer than 4 comparisons"
+    assert np.isnan(row[["value", "low", "high"]].astype(float)).all()
+    with pytest.raises(ValueError, match="share 10 captions; comparisons: natural – audioldm2: 3"):
+        preferences(few)
+
+
+def test_means_are_weighted_by_captions_drawn(study):
+    scores, _ = study
+    found = system_means(scores, n_resamples=30, seed=2)
+    assert list(found.columns) == [
+        "model", "system", "score", "score_low", "score_high", "rating", "rating_low", "rating_high", "n", "n_seeds",
+        "seed_sd", "note",
+    ]
+    run = scores[scores["model"] == "b"].reset_index(drop=True)
+    plan = ResamplePlan.draw(run["text"], len(run), 30, seed=2)
+    resamples = [run.iloc[plan.indices(b)] for b in range(30)]
+    for row in found[found["model"] == "b"].itertuples():
+        rows = run[run["system"] == row.system]
+        assert (row.score, row.rating) == pytest.approx((rows["clap_score"].mean(), 10 * rows["target"].mean()))
+        means = [drawn.loc[drawn["system"] == row.system, "clap_score"].mean() for drawn in resamples]
+        assert (row.score_low, row.score_high) == pytest.approx(tuple(np.quantile(means, [0.025, 0.975])))
+        assert row.n == len(rows)
+    two_seeds = found[found["model"] == "a"].iloc[0]
+    both = scores.query("model == 'a' and system == 'natural'")
+    assert two_seeds["score"] == pytest.approx(both["clap_score"].mean())
+    assert two_seeds["n_seeds"] == 2
+
+
+def test_a_missing_system_is_a_marked_row(study):
+    scores, _ = study
+    found = system_means(scores[scores["system"] != "tango"], n_resamples=20)
+    row = found[found["system"] == "tango"].iloc[0]
+    assert row["n"] == 0 and row["note"] == "no such pairs" and np.isnan(row["score"])
+
+
+@pytest.mark.parametrize("compare", [system_means, preferences])
+def test_no_systems(study, compare):
+    scores, _ = study
+    with pytest.raises(ValueError, match="no column system"):
+        compare(scores.drop(columns="system"))
+    with pytest.raises(ValueError, match="names no system"):
+        compare(scores.assign(system=np.nan))
+    with pytest.raises(ValueError, match="name it for all or for none"):
+        compare(scores.assign(system=scores["system"].where(scores["system"] != "tango")))
+    with pytest.raises(ValueError, match="not finite"):
+        compare(scores.assign(clap_score=np.nan))
+
+
+def test_people_agree_more_than_by_chance_on_real_ratings(real_ratings):
+    kept = relate.screen_listeners(real_ratings, 2.0).ratings
+    pairs = relate.aggregate_pairs(kept)
+    train, test = (pairs[pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
+    people = test.assign(model="people", clap_score=test["target"])
+    found = preferences(people, kept[kept["split"] == "test"], train, n_splits=10, n_resamples=200)
+    assert found["systems"].tolist() == [*RELATE_PAIRS, ALL_SHARED]
+    assert (found["half_low"] > 0.5).all()
+    # natural is above each system in train, so the floor says natural: people's own preference for it
+    natural = found[found["system_a"] == "natural"].set_index("system_b")
+    assert natural.loc["audioldm", "floor_low"] > natural.loc["tango2", "floor_high"]
+    assert (found["value"] == 1 - found["n_ties_people"] / found["n"] / 2).all()
+    assert "Tango 2" in SYSTEMS_NOTE
