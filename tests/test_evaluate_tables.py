@@ -83,6 +83,8 @@ def test_every_cell_equals_a_plain_loop(table, pairs, by, cells):
         "high",
         "n",
         "n_constant",
+        "n_seeds",
+        "seed_sd",
         "note",
     ]
     assert list(found["model"].unique()) == ["laion", "human-clap", "clipped"]

@@ -5,27 +5,28 @@ from .bootstrap import (
     BootstrapCorrelations,
     Comparison,
     Interval,
-    ResamplePlan,
     bootstrap_correlations,
     bootstrap_samples,
     bootstrap_statistic,
     compare,
-    percentile_interval,
-    two_sided_p,
 )
 from .controls import AnchorAuc, WeightedAuc, anchor_auc, swap_captions
 from .correlation import METRICS, Correlations, correlations
 from .floors import blind_baselines, blind_predictions
+from .intervals import INTERVALS, bca_interval, percentile_interval
 from .listeners import listener_habits
 from .listening import CONTROLS, listening_table
 from .partial import partial_srcc
+from .resamples import ResamplePlan
 from .screening import screening_effect
+from .significance import holm, two_sided_p
 from .systems import SYSTEMS_NOTE, preferences, system_means
 from .tables import breakdown, compare_models
 from .weighted import WeightedCorrelations
 
 __all__ = [
     "CONTROLS",
+    "INTERVALS",
     "METRICS",
     "SYSTEMS_NOTE",
     "AnchorAuc",
@@ -38,6 +39,7 @@ __all__ = [
     "WeightedAuc",
     "WeightedCorrelations",
     "anchor_auc",
+    "bca_interval",
     "blind_baselines",
     "blind_predictions",
     "bootstrap_correlations",
@@ -48,6 +50,7 @@ __all__ = [
     "compare",
     "compare_models",
     "correlations",
+    "holm",
     "human_ceiling",
     "listener_habits",
     "listening_table",

@@ -9,9 +9,7 @@ import pandas as pd
 
 from .bootstrap import percentile_interval
 from .checks import listed, need_columns
-from .wide import Wide, widen
-
-SEED = "training_seed"
+from .wide import SEED, Wide, widen
 
 
 @dataclass(frozen=True)
