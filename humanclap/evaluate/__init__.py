@@ -16,7 +16,9 @@ from .floors import blind_baselines, blind_predictions
 from .intervals import INTERVALS, bca_interval, percentile_interval
 from .listeners import listener_habits
 from .listening import CONTROLS, listening_table
+from .paper_tables import paper_table
 from .partial import partial_srcc
+from .render import render_table, write_table
 from .resamples import ResamplePlan
 from .screening import screening_effect
 from .significance import holm, two_sided_p
@@ -54,11 +56,14 @@ __all__ = [
     "human_ceiling",
     "listener_habits",
     "listening_table",
+    "paper_table",
     "partial_srcc",
     "percentile_interval",
     "preferences",
+    "render_table",
     "screening_effect",
     "swap_captions",
     "system_means",
     "two_sided_p",
+    "write_table",
 ]

@@ -38,7 +38,7 @@ def ledger(
 
     Args:
         scores: long score table with the five variants and the baseline: model, audio, text, system, mean_rating,
-            target, clap_score.
+            target, clap_score, and training_seed where there are several (claims are of the means over seeds).
         baseline: the model that stands for LAION CLAP.
         model: the variant that the paper calls best.
         low_rating: pairs rated at most this (0-10) are "low-rated".
@@ -116,9 +116,9 @@ def _low_rated_drop(
 ) -> pd.DataFrame:
     """Mean score of the low-rated pairs under `before` minus that under `after`, captions resampled."""
     low_rated = scores[scores["mean_rating"] <= low_rating]
-    both = low_rated.pivot(index=["audio", "text"], columns="model", values="clap_score")[
-        [before, after]
-    ].reset_index()
+    # the mean over training seeds, where there are several
+    both = low_rated.pivot_table(index=["audio", "text"], columns="model", values="clap_score", aggfunc="mean")
+    both = both.reindex(columns=[before, after]).reset_index()
     if both.empty:
         return pd.DataFrame(
             {"difference": [np.nan], "low": [np.nan], "high": [np.nan], "n": [0]},

@@ -1,0 +1,268 @@
+"""Tables I to III as one frame and in print: against the functions it is made of, and by its structure."""
+
+from __future__ import annotations
+
+import os
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_evaluate_tables import make_pairs
+from test_evaluate_tables_seeds import seeded_table
+
+from humanclap import paper
+from humanclap.evaluate import breakdown, compare, compare_models, holm, paper_table, render_table, write_table
+from humanclap.evaluate.layout import lay_out
+
+B = 10_000
+COLUMNS = (
+    "model cell metric value low high n n_constant n_seeds seed_sd floor ceiling difference diff_low diff_high p "
+    "p_holm floor_diff_low floor_diff_high mark family baseline groups n_resamples level interval note"
+)
+
+
+@pytest.fixture(scope="module")
+def scores():
+    """Baseline, a good model of three seeds, a bad one, and one that never listens."""
+    pairs = make_pairs(captions=60)
+    rng = np.random.default_rng(4)
+    bad = pairs.assign(model="b_a&d", clap_score=rng.uniform(size=len(pairs)))
+    known = pairs.groupby("system")["target"].transform("mean")
+    blind = pairs.assign(model="blind", clap_score=known + 1e-3 * rng.normal(size=len(pairs)))
+    return pd.concat([seeded_table(pairs, noise=0.15), bad, blind], ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def ceilings():
+    return pd.DataFrame({"cell": ["all", "natural"], "metric": "srcc", "ceiling": [0.9, 0.8], "other": 1})
+
+
+@pytest.fixture(scope="module")
+def table_2(scores, ceilings):
+    return paper_table(scores, "system", "laion", floor="blind", ceilings=ceilings)
+
+
+def test_every_number_is_that_of_the_function_for_it(scores, table_2):
+    assert list(table_2.columns) == COLUMNS.split()
+    heard = scores[scores["model"] != "blind"]
+    keys = ["model", "cell", "metric"]
+    found = table_2.set_index(keys)
+    cells = breakdown(heard, by="system", n_resamples=B).set_index(keys)
+    pd.testing.assert_frame_equal(found[list(cells.columns)], cells)
+    gains = compare_models(heard, "laion", by="system", n_resamples=B, family="Table II").set_index(keys)
+    renamed = gains.rename(columns={"low": "diff_low", "high": "diff_high"})
+    columns = ["difference", "diff_low", "diff_high", "p", "p_holm"]
+    pd.testing.assert_frame_equal(found.loc[gains.index, columns], renamed[columns])
+    assert found.loc["laion", columns].isna().all(axis=None)
+    over = compare_models(scores, "blind", by="system", n_resamples=B).set_index(keys)
+    ends = over.loc[found.index, ["low", "high"]].to_numpy()
+    np.testing.assert_array_equal(found[["floor_diff_low", "floor_diff_high"]], ends)
+    np.testing.assert_array_equal(found["floor"], over.loc[found.index, "baseline_value"])
+    assert (found["family"] == "Table II").all() and (found["n_resamples"] == B).all()
+    assert "within systems" in set(table_2["cell"]) and "blind" not in set(table_2["model"])
+    np.testing.assert_array_equal(found["p_holm"], holm(found["p"]))
+
+
+def test_a_floor_as_a_column_and_as_a_model_are_the_same(scores, table_2):
+    blind = scores.loc[scores["model"] == "blind", ["audio", "text", "clap_score"]]
+    beside = scores[scores["model"] != "blind"].merge(blind.rename(columns={"clap_score": "guess"}))
+    found = paper_table(beside, "system", "laion", floor="guess")
+    pd.testing.assert_frame_equal(found.drop(columns="ceiling"), table_2.drop(columns="ceiling"))
+
+
+def test_ceilings_stand_in_their_cells_only(table_2):
+    found = table_2.set_index(["model", "cell"])["ceiling"]
+    assert (found[:, "all"] == 0.9).all() and (found[:, "natural"] == 0.8).all()
+    assert found.drop(["all", "natural"], level="cell").isna().all()
+
+
+def test_marks_say_better_worse_and_above_the_floor(scores):
+    found = paper_table(scores, "overall", "laion", floor="blind").set_index(["model", "metric"])
+    for (model, metric), row in found.iterrows():
+        better = row["difference"] < 0 if metric == "mse" else row["difference"] > 0
+        differs = row["p_holm"] < 0.05
+        above = row["floor_diff_high"] < 0 if metric == "mse" else row["floor_diff_low"] > 0
+        expected = ("*" if differs and better else "") + ("‡" if differs and not better else "") + "†" * above
+        assert row["mark"] == expected, (model, metric)
+    assert found.loc[("wsce+mae", "srcc"), "mark"] == "*†"
+    assert found.loc[("b_a&d", "srcc"), "mark"] == "‡"  # random scores: worse than the baseline, not above the floor
+    assert found.loc[("laion", "srcc"), "mark"] in ("", "†")
+    smaller = scores[scores["model"].isin(["laion", "blind"])]
+    mse = smaller[smaller["model"] == "laion"].assign(model="near", clap_score=lambda t: t["target"] + 0.01)
+    found = paper_table(pd.concat([smaller, mse]), "overall", "laion", floor="blind", metrics="mse").set_index("model")
+    assert found.loc["near", "difference"] < 0 and found.loc["near", "mark"] == "*†"
+
+
+def test_the_mse_of_a_difference_is_compare_s(scores):
+    found = paper_table(scores, "overall", "laion", floor="blind").set_index(["model", "metric"]).loc[("b_a&d", "mse")]
+    bad, laion = (scores[scores["model"] == m] for m in ("b_a&d", "laion"))
+    one = compare(bad["clap_score"], laion["clap_score"], laion["target"], laion["text"], "mse", B)
+    assert tuple(found[["difference", "diff_low", "diff_high", "p"]]) == pytest.approx(
+        (one.difference, one.low, one.high, one.p)
+    )
+
+
+def test_without_correction_fewer_resamples_and_no_marks_of_difference(scores):
+    found = paper_table(scores, "overall", "laion", floor="blind", n_resamples=50, correct=False)
+    assert found["p_holm"].isna().all() and (found["family"] == "").all()
+    assert set(found["mark"]) <= {"", "†"}
+    assert "no correction for many comparisons was made" in render_table(found, "markdown", "synthetic")
+    with pytest.raises(ValueError, match="too few for Holm's correction"):
+        paper_table(scores, "overall", "laion", n_resamples=2000)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"baseline": "ms"}, "baseline 'ms' is not in the table. Available: laion"),
+        ({"baseline": "laion", "floor": "deaf"}, "floor 'deaf' is neither a column nor a model.*Models: laion"),
+        ({"baseline": "blind", "floor": "blind"}, "baseline 'blind' is not in the table"),
+        ({"baseline": "laion", "ceilings": pd.DataFrame({"cell": ["all"]})}, "ceilings has no column metric, ceiling"),
+        (
+            {"baseline": "laion", "ceilings": pd.DataFrame({"cell": ["all"] * 2, "metric": "srcc", "ceiling": 1.0})},
+            "ceilings has cell 'all', metric 'srcc' twice",
+        ),
+        ({"baseline": "laion", "interval": "basic"}, "unknown interval: 'basic'"),
+        ({"baseline": "laion", "by": "speaker"}, "unknown breakdown 'speaker'"),
+    ],
+)
+def test_bad_arguments_are_named(scores, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        paper_table(scores, **arguments)
+
+
+def test_a_small_cell_stays_in_the_table_and_is_explained_under_it(scores):
+    few = scores[(scores["system"] != "tango2") | scores["audio"].isin(["tango2/test/1.wav", "tango2/test/3.wav"])]
+    found = paper_table(few, "system", "laion", floor="blind", n_resamples=50, correct=False)
+    rows = found[found["cell"] == "tango2"]
+    assert rows["value"].isna().all() and (rows["note"] == "fewer than 4 pairs").all() and (rows["n"] == 2).all()
+    text = render_table(found, "markdown", "synthetic")
+    assert "tango2: fewer than 4 pairs" in text and "within systems: without tango2 (fewer than 4 pairs)" in text
+    place = lay_out(found, "synthetic").columns.index("tango2")
+    assert [entries[place].value for _, entries in lay_out(found, "synthetic").rows] == ["–"] * 4 + ["2"]
+
+
+def test_the_layout_has_a_row_a_model_then_floor_ceiling_and_n(table_2):
+    found = lay_out(paper.beside(table_2, "II"), "synthetic", names={"wsce+mae": "wSCE + MAE", "all": "All"})
+    assert [head for head, _ in found.rows] == [
+        "laion", "wSCE + MAE", "b_a&d", "floor (never listens)", "ceiling", "n"
+    ]
+    assert found.columns == list(dict.fromkeys(table_2["cell"].replace("all", "All")))
+    row = table_2.set_index(["model", "cell"]).loc[("wsce+mae", "natural")]
+    entry = found.rows[1][1][0]
+    assert (entry.value, entry.spread) == (f"{row['value']:.3f}", f"{row['seed_sd']:.3f}")
+    assert entry.mark == row["mark"] != ""
+    assert entry.interval == f"[{row['low']:.3f}, {row['high']:.3f}]"
+    assert entry.paper == "0.358" and found.rows[0][1][0].paper == "0.201" and found.rows[2][1][0].paper == ""
+    assert found.rows[4][1][0].value == "0.800" and found.rows[5][1][0].value == "60"
+    assert lay_out(table_2[table_2["cell"] == "all"], "x").columns == ["SRCC"]
+
+
+def test_the_notes_name_data_resamples_family_and_marks(table_2):
+    marked = table_2.assign(n_constant=np.where(table_2["cell"] == "tango", 17, 0))
+    notes = " ".join(lay_out(marked, "synthetic").notes)
+    for part in (
+        "Data: synthetic.", "95 % percentile bootstrap intervals over 10,000 resamples of captions",
+        "means over 3 training seeds", "worse than laion: p < 0.05",
+        "the 16 differences of this table (family: Table II)", "† better than the floor", "Ceiling:",
+        "constant are left out: at most 17 (tango)",
+    ):
+        assert part in notes
+    assert "means over" not in " ".join(lay_out(table_2.assign(n_seeds=1), "x").notes)
+
+
+def cells_of(line: str) -> list[str]:
+    return [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
+
+
+def test_markdown_is_a_table(table_2):
+    text = render_table(table_2.assign(model=table_2["model"].replace("laion", "a|b*c_d<e")), "markdown", "synthetic")
+    lines = [line for line in text.splitlines() if line.startswith("|")]
+    assert len(lines) == 2 + 3 + 3  # head and rule, models, floor and ceiling and n
+    assert {len(cells_of(line)) for line in lines} == {9}
+    assert set(lines[1]) == {"|", "-"}
+    assert cells_of(lines[2])[0] == r"a\|b\*c\_d\<e"
+    assert text.startswith("**Table II**\n\n|")
+
+
+def test_latex_is_booktabs_with_everything_escaped(table_2):
+    hard = table_2.assign(model=table_2["model"].replace("laion", r"50% a\b#{x}~^$<"))
+    text = render_table(hard, "latex", "synthetic & more")
+    assert text.count(r"\begin{table*}") == text.count(r"\end{table*}") == 1
+    order = [r"\caption{", r"\begin{tabular}{lcccccccc}", r"\toprule", r"\midrule", r"\bottomrule", r"\end{tabular}"]
+    assert [text.index(part) for part in order] == sorted(text.index(part) for part in order)
+    inside = text[text.index(r"\toprule"):text.index(r"\bottomrule")].splitlines()
+    rows = [line for line in inside if line.endswith(r"\\")]
+    assert len(rows) == 1 + 2 * 3 + 3  # head; value and interval a model; floor, ceiling, n
+    assert {len(re.findall(r"(?<!\\)&", row)) for row in rows} == {8}
+    assert inside.count(r"\midrule") == 2
+    assert r"50\% a\textbackslash{}b\#\{x\}\textasciitilde{}\textasciicircum{}\$\textless{}" in text
+    assert r"b\_a\&d" in text and r"synthetic \& more" in text
+    plain = re.sub(r"\\[a-zA-Z]+|\\.", "", text)
+    assert plain.count("{") == plain.count("}")
+    assert not re.search(r"[%#~^<>†‡±−–“”≤]", plain)  # nothing left that LaTeX reads as something else
+    assert not any(row.lstrip("& ").startswith("[") for row in rows)
+
+
+def test_the_styler_escapes_and_says_everything(table_2):
+    styler = render_table(table_2.assign(model=table_2["model"].replace("laion", "<b>")), "styler", "<data>")
+    page = styler.to_html()
+    assert "&lt;b&gt;" in page and "<b></th>" not in page
+    assert "Data: &lt;data&gt;." in page and "Table II" in page
+    assert page.count("<tr>") == 1 + 6
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda t: t.drop(columns="mark"), "the table has no column mark"),
+        (lambda t: t.iloc[:0], "a table needs rows"),
+        (lambda t: pd.concat([t, t.iloc[:2]]), "2 stand twice"),
+    ],
+)
+def test_frames_that_are_no_table_are_named(table_2, change, message):
+    with pytest.raises(ValueError, match=message):
+        render_table(change(table_2), "markdown", "synthetic")
+    with pytest.raises(ValueError, match="unknown format: 'pdf'. Available: styler, markdown, latex"):
+        render_table(table_2, "pdf", "synthetic")
+
+
+def test_write_table_writes_three_files(table_2, tmp_path):
+    paths = write_table(table_2, tmp_path / "tables" / "04_table.2", "synthetic", names={"all": "All"})
+    assert [path.name for path in paths] == ["04_table.2.csv", "04_table.2.md", "04_table.2.tex"]
+    assert sorted(path.name for path in (tmp_path / "tables").iterdir()) == sorted(path.name for path in paths)
+    back = pd.read_csv(paths[0], keep_default_na=False, na_values=[""], dtype={"mark": str, "note": str})
+    assert list(back["data"].unique()) == ["synthetic"]
+    np.testing.assert_allclose(back["value"], table_2["value"], rtol=1e-5)
+    assert paths[1].read_text(encoding="utf-8") == render_table(table_2, "markdown", "synthetic", names={"all": "All"})
+    assert paths[2].read_text(encoding="utf-8") == render_table(table_2, "latex", "synthetic", names={"all": "All"})
+    write_table(table_2, tmp_path / "tables" / "04_table.2", "RELATE ratings")
+    assert "RELATE ratings" in paths[1].read_text(encoding="utf-8")
+
+
+def test_write_table_writes_all_or_nothing(table_2, tmp_path):
+    paths = write_table(table_2, tmp_path / "t", "first")
+    before = [path.read_bytes() for path in paths]
+    with pytest.raises(ValueError):
+        write_table(table_2.drop(columns="note"), tmp_path / "t", "second")
+    assert [path.read_bytes() for path in paths] == before
+    real = os.replace
+
+    def the_third_fails(source, target):
+        if source.name == "new.tex":
+            raise OSError("no space left on device")
+        real(source, target)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("humanclap.evaluate.render.os.replace", the_third_fails)
+        with pytest.raises(OSError, match="no space left"):
+            write_table(table_2, tmp_path / "t", "second")
+        with pytest.raises(OSError, match="no space left"):
+            write_table(table_2, tmp_path / "fresh", "second")
+    assert [path.read_bytes() for path in paths] == before
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.md", "t.tex"]
+    (tmp_path / "u.md").mkdir()
+    with pytest.raises(IsADirectoryError, match="u.md is a folder"):
+        write_table(table_2, tmp_path / "u", "second")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.md", "t.tex", "u.md"]

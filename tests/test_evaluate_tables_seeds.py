@@ -1,0 +1,163 @@
+"""Tables over several training seeds of one model, against a plain loop over the same resamples."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from test_evaluate_tables import make_pairs
+
+from humanclap.evaluate import ResamplePlan, breakdown, compare_models, correlations, holm
+from humanclap.evaluate.claims import ledger
+
+B = 60
+SEEDS = (0, 1, 5)
+
+
+def seeded_table(pairs, seeds=SEEDS, noise=0.3) -> pd.DataFrame:
+    """The baseline without seeds and a fine-tuned model with a row a seed and pair."""
+    rng = np.random.default_rng(8)
+    target = pairs["target"].to_numpy()
+    tables = [pairs.assign(model="laion", training_seed=np.nan, clap_score=target + 0.5 * rng.normal(size=len(pairs)))]
+    for seed in seeds:
+        score = np.maximum(target - 0.3 + noise * rng.normal(size=len(pairs)), 0)
+        tables.append(pairs.assign(model="wsce+mae", training_seed=float(seed), clap_score=score))
+    return pd.concat(tables, ignore_index=True)
+
+
+@pytest.fixture(scope="module")
+def pairs():
+    return make_pairs()
+
+
+@pytest.fixture(scope="module")
+def table(pairs):
+    return seeded_table(pairs)
+
+
+def of_seeds(table, pairs, rows, metric) -> np.ndarray:
+    """The metric of each seed on these rows of the pairs."""
+    target = pairs["target"].to_numpy()[rows]
+    runs = [table.loc[(table["model"] == "wsce+mae") & (table["training_seed"] == s), "clap_score"] for s in SEEDS]
+    return np.array([getattr(correlations(run.to_numpy()[rows], target), metric) for run in runs])
+
+
+@pytest.mark.parametrize("metric", ["srcc", "mse"])
+def test_a_value_is_the_mean_over_seeds_resampled_together(table, pairs, metric):
+    found = breakdown(table, metrics=metric, n_resamples=B, seed=3).set_index("model")
+    everyone = np.arange(len(pairs))
+    each = of_seeds(table, pairs, everyone, metric)
+    row = found.loc["wsce+mae"]
+    assert (row["value"], row["seed_sd"], row["n_seeds"]) == pytest.approx((each.mean(), each.std(ddof=1), 3))
+    plan = ResamplePlan.draw(pairs["text"], n_resamples=B, seed=3)
+    samples = np.array([of_seeds(table, pairs, plan.indices(b), metric).mean() for b in range(B)])
+    assert (row["low"], row["high"]) == pytest.approx(tuple(np.percentile(samples, [2.5, 97.5])), abs=1e-12)
+    assert found.loc["laion", "n_seeds"] == 1 and np.isnan(found.loc["laion", "seed_sd"])
+    assert row["n"] == len(pairs)
+
+
+def test_differences_are_of_the_mean_over_seeds_on_paired_resamples(table, pairs):
+    found = compare_models(table, "laion", metrics="srcc", n_resamples=B, seed=3).iloc[0]
+    plan = ResamplePlan.draw(pairs["text"], n_resamples=B, seed=3)
+    laion, target = table["clap_score"].to_numpy()[: len(pairs)], pairs["target"].to_numpy()
+    differences = []
+    for resample in range(B):
+        rows = plan.indices(resample)
+        base = correlations(laion[rows], target[rows]).srcc
+        differences.append(of_seeds(table, pairs, rows, "srcc").mean() - base)
+    assert (found["low"], found["high"]) == pytest.approx(tuple(np.percentile(differences, [2.5, 97.5])), abs=1e-12)
+    assert found["difference"] == pytest.approx(found["value"] - found["baseline_value"])
+    assert found["n_seeds"] == 3 and found["seed_sd"] > 0
+    swapped = compare_models(table, "wsce+mae", metrics="srcc", n_resamples=B, seed=3).iloc[0]
+    assert swapped["difference"] == pytest.approx(-found["difference"]) and swapped["n_seeds"] == 1
+
+
+def test_bca_over_seeds_equals_bca_of_one_where_all_seeds_agree(table):
+    one = table[table["training_seed"].isna() | (table["training_seed"] == 0)]
+    copies = [one.assign(training_seed=one["training_seed"] + k) for k in range(3)]
+    thrice = pd.concat([copies[0], *(c[c["training_seed"].notna()] for c in copies[1:])], ignore_index=True)
+    columns = ["value", "low", "high", "n_constant"]
+    found = [
+        breakdown(t, by="system", n_resamples=B, interval="bca").set_index(["model", "cell"]) for t in (one, thrice)
+    ]
+    pd.testing.assert_frame_equal(found[0][columns], found[1][columns], rtol=0, atol=1e-12)
+    assert (found[1].loc["wsce+mae", "seed_sd"] < 1e-12).all() and (found[1].loc["wsce+mae", "n_seeds"] == 3).all()
+
+
+def test_one_seed_is_as_good_as_no_seed(table):
+    one = table[table["training_seed"].isna() | (table["training_seed"] == 5)]
+    for function, more in ((breakdown, {}), (compare_models, {"baseline": "laion"})):
+        pd.testing.assert_frame_equal(
+            function(one, by="system", n_resamples=B, **more),
+            function(one.drop(columns="training_seed"), by="system", n_resamples=B, **more),
+        )
+
+
+def test_the_order_of_rows_and_seeds_changes_nothing(table):
+    rest = table[table["model"] != "laion"].sample(frac=1, random_state=4)
+    shuffled = pd.concat([table[table["model"] == "laion"], rest])
+    pd.testing.assert_frame_equal(
+        breakdown(table, by="system", n_resamples=B), breakdown(shuffled, by="system", n_resamples=B), atol=1e-12
+    )
+
+
+def test_a_seed_with_a_constant_score_leaves_the_mean_empty_and_says_so(table):
+    broken = table.copy()
+    broken.loc[(broken["training_seed"] == 1) & (broken["system"] == "tango"), "clap_score"] = 0.0
+    found = breakdown(broken, by="system", n_resamples=B).set_index(["model", "cell"])
+    assert np.isnan(found.loc[("wsce+mae", "tango"), ["value", "low", "high", "seed_sd"]].astype(float)).all()
+    assert found.loc[("wsce+mae", "tango"), "note"] == "constant score or target in 1 of 3 training seeds"
+    assert found.loc[("wsce+mae", "tango"), "n_constant"] == B
+    assert found.loc[("laion", "tango"), "note"] == "" and np.isfinite(found.loc[("wsce+mae", "all"), "value"])
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda t: t.drop(columns="training_seed"), r"'wsce\+mae' has 240 pairs twice.*need the column training_seed"),
+        (lambda t: pd.concat([t, t.iloc[[-1]]]), r"'wsce\+mae' \(training seed 5\) has 1 pairs twice"),
+        (lambda t: t.iloc[:-1], r"'wsce\+mae' \(training seed 5\) lacks 1 pairs of 'laion'"),
+        (
+            lambda t: t.assign(training_seed=t["training_seed"].where(t.index != len(t) - 1)),
+            r"1 rows of model 'wsce\+mae' have a training_seed that is no whole number, for instance nan",
+        ),
+        (lambda t: t.assign(training_seed=t["training_seed"] / 2), "training_seed that is no whole number.*0.5"),
+        (
+            lambda t: t.assign(target=t["target"] + (t.index == len(t) - 1)),
+            r"target differs between 'laion' and 'wsce\+mae' \(training seed 5\)",
+        ),
+    ],
+)
+def test_broken_seeds_are_named(table, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        breakdown(spoil(table), n_resamples=B)
+
+
+def test_holm_over_the_family_of_a_table(table):
+    noisy = table[table["model"] == "laion"].assign(model="noisy")
+    noisy["clap_score"] += 0.3 * np.random.default_rng(2).normal(size=len(noisy))
+    noisy.loc[noisy["system"] == "tango", "clap_score"] = 0.5  # a comparison that can't be made is not counted
+    both = pd.concat([table, noisy])
+    plain = compare_models(both, "laion", by="system", n_resamples=10_000)
+    found = compare_models(both, "laion", by="system", n_resamples=10_000, family="Table II")
+    np.testing.assert_array_equal(found["p_holm"], holm(plain["p"]))
+    assert found["p_holm"].isna().sum() == 2 and (found["family"] == "Table II").all()  # tango, and within systems
+    pd.testing.assert_frame_equal(found.drop(columns=["p_holm", "family"]), plain)
+
+
+def test_a_correction_needs_ten_thousand_resamples(table):
+    with pytest.raises(ValueError, match="n_resamples=9999 is too few for Holm's correction.*10,000"):
+        compare_models(table, "laion", n_resamples=9999, family="Table I")
+
+
+def test_the_ledger_takes_several_seeds(pairs):
+    pairs = make_pairs(captions=80)
+    table = pd.concat(
+        [seeded_table(pairs), *(seeded_table(pairs, noise=0.6).query("model != 'laion'").assign(model=m)
+                                for m in ("wsce+mse", "wsce", "mse", "mae"))],
+        ignore_index=True,
+    )
+    found = ledger(table, "laion", n_resamples=100)
+    means = table[table["mean_rating"] <= 2].groupby("model")["clap_score"].mean()
+    assert found["here"].iloc[-1] == pytest.approx(means["mae"] - means["wsce+mae"])
+    assert len(found["claim"].unique()) == 6
