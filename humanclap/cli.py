@@ -1,4 +1,4 @@
-"""The command line: score, merge, screen and convert, a thin shell around the package."""
+"""The command line: score, merge, screen, convert and fetch, a thin shell around the package."""
 
 from __future__ import annotations
 
@@ -114,6 +114,27 @@ def _convert(arguments: argparse.Namespace) -> int:
     return 0
 
 
+def _fetch(arguments: argparse.Namespace) -> int:
+    from . import download
+
+    if arguments.list:
+        print(_listed(download.listing(arguments.to)))
+        return 0
+    if arguments.name is None:
+        raise ValueError(f"what is to be fetched? {', '.join(download.SOURCES)} or all; --list says what each is")
+    try:
+        brought = download.fetch(
+            arguments.name, arguments.to, progress=not arguments.quiet, keep_archive=arguments.keep_archive
+        )
+    except download.DownloadError as error:
+        lines = str(error).splitlines()
+        print("\n".join(f"humanclap fetch: error: {line}" for line in lines), file=sys.stderr)
+        return 1
+    for row in brought.itertuples():
+        print(f"{row.piece}: {row.path}" + (f" ({row.note})" if row.note else ""))
+    return 0 if (brought["state"] == "here").all() else 1
+
+
 # --- what they share ------------------------------------------------------------------------------------
 
 
@@ -131,6 +152,18 @@ def _report(table: pd.DataFrame, path: str) -> int:
         if len(failed) > _SHOWN:
             print(f"  ... and {len(failed) - _SHOWN:,} more, in column status of {path}")
     return 1 if len(failed) else 0
+
+
+def _listed(pieces: pd.DataFrame) -> str:
+    """A table of what there is to fetch, a line a piece below its source."""
+    lines = []
+    for source, rows in pieces.groupby("source", sort=False):
+        lines.append(f"humanclap fetch {source}")
+        for row in rows.itertuples():
+            lines.append(f"  {row.piece} [{row.state}]: {row.size}; licence: {row.licence}")
+            lines.append(f"    from {row.origin}")
+            lines.append(f"    sha256 {row.sha256}; revision {row.revision}")
+    return "\n".join(lines)
 
 
 def _interval(scored: pd.DataFrame) -> str:
@@ -213,6 +246,12 @@ def _parser() -> _Parser:
     add("--to", required=True, choices=("clapmodel", "laion"), help="what SRC is to become")
     add("--base", metavar="PT", help="with --to laion: a LAION .pt of the same architecture")
     add("--tokenizer", metavar="DIR", help="with --to clapmodel: a folder (default: roberta-base's)")
+    add = command("fetch", _fetch, cli_help.FETCH, cli_help.FETCH_EXAMPLES)
+    add("name", nargs="?", metavar="NAME", help="relate, relate-audio, laion, msclap, human-clap or all")
+    add("--list", action="store_true", help="what there is, how large, from where, under which licence; fetches nothing")
+    add("--to", metavar="DIR", help="a folder for all of it (default: data/ and the hub's cache)")
+    add("--keep-archive", action="store_true", help="keep RELATE_wave.zip once it is unpacked")
+    add("--quiet", action="store_true", help="no progress bars")
     return parser
 
 

@@ -9,9 +9,10 @@ Human-CLAP: does this sound match this text, as people hear it?
   humanclap score pairs.csv --clap human-clap --out scores.csv    # how well sound and text match
   humanclap merge part-*.csv --out scores.csv                     # scores of several machines as one
   humanclap convert 630k-audioset-best.pt folder --to clapmodel   # LAION's checkpoints, there and back
+  humanclap fetch relate                                          # public data and weights, checked
 
-`humanclap COMMAND --help` explains a command. Exit status: 0 all is well, 1 some files have no score, 2 the
-input is wrong (one line says what), 130 stopped."""
+`humanclap COMMAND --help` explains a command. Exit status: 0 all is well, 1 some files have no score or could
+not be fetched, 2 the input is wrong (one line says what), 130 stopped."""
 
 SCORE = """\
 Score every pair of a CSV with the columns audio and text: CLAPScore = max(cosine, 0).
@@ -67,3 +68,20 @@ examples:
   humanclap convert my-human-clap/ my-human-clap.pt --to laion --base 630k-audioset-best.pt
       Then: laion_clap.CLAP_Module(...).load_ckpt("my-human-clap.pt"). LAION's checkpoints hold heads that a
       ClapModel does not have and no score uses; they are taken from --base."""
+
+FETCH = """\
+Bring public data and weights: pinned revisions, checked by SHA-256; what has no published one is held to what it
+was at its first use. RELATE goes to data/relate, weights to the hub's cache; with --to DIR, or HUMANCLAP_DATA, to
+DIR/relate and DIR/weights. HUMANCLAP_RELATE names the folder of RELATE itself. What is here is not fetched again.
+
+A download that was stopped or broke off goes on where it was when the same command is given again. Proxies are
+those of the environment (https_proxy). Files copied by hand to the same places count as well."""
+
+FETCH_EXAMPLES = """\
+examples:
+  humanclap fetch --list
+      What there is, how large, from where, under which licence.
+  humanclap fetch relate
+      The ratings, 10 MB. relate-audio: the clips, about 1.9 GB unpacked and room for the archive.
+  humanclap fetch all --to /media/disk
+      All of it into one folder, for a machine without a network: set HUMANCLAP_DATA to that folder there."""

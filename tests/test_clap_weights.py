@@ -181,7 +181,7 @@ def test_a_checksum_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
     path.write_bytes(b"one")
     first = remembered_sha256(path)
     assert first == sha256_of(path)
-    monkeypatch.setattr("humanclap.clap.weights.sha256_of", lambda path: "read again")
+    monkeypatch.setattr("humanclap.download.checksums.sha256_of", lambda path: "read again")
     assert remembered_sha256(path) == first
     path.write_bytes(b"other")
     assert remembered_sha256(path) == "read again"

@@ -152,7 +152,7 @@ def test_a_wrong_table_is_one_line_and_status_2(score, content, message, tmp_pat
     assert not (tmp_path / "scores.csv").exists()
 
 
-@pytest.mark.parametrize("arguments", [[], ["fetch"], ["score"], ["score", "a.csv", "--clap", "x"], ["merge"]])
+@pytest.mark.parametrize("arguments", [[], ["fetches"], ["score"], ["score", "a.csv", "--clap", "x"], ["merge"]])
 def test_a_mistake_in_the_arguments_is_one_line_and_status_2(arguments, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main(arguments)
@@ -160,7 +160,7 @@ def test_a_mistake_in_the_arguments_is_one_line_and_status_2(arguments, capsys):
     assert "--help explains" in _one_line(capsys)
 
 
-@pytest.mark.parametrize("command", [None, "score", "merge", "screen", "convert"])
+@pytest.mark.parametrize("command", [None, "score", "merge", "screen", "convert", "fetch"])
 def test_help_teaches_with_examples_that_parse(command, capsys):
     with pytest.raises(SystemExit) as stopped:
         cli.main([command, "--help"] if command else ["--help"])

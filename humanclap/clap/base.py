@@ -11,11 +11,7 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-HUMAN_CLAP_ID = "sarulab-speech/human-clap-wsce-mae"
-HUMAN_CLAP_REVISION = "06788887d254df15db5c0ca9d54da39d46188063"
-HUMAN_CLAP_SHA256 = "09357f504d52900cb1bc3bf2fe1f3173dd1702781ef0bdedb122a6e47d4c5c61"
-# That repository holds the model alone; it is a fine-tuned LAION CLAP, whose front end it shares.
-HUMAN_CLAP_FRONT_END = ("laion/clap-htsat-fused", "365dea6ef167def6676140ed93bbc43f84dabb28")
+from ..download.sources import HUMAN_CLAP_FRONT_END, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, HUMAN_CLAP_SHA256
 
 NAMES = ("laion", "laion-fusion", "msclap-2022", "msclap-2023", "human-clap")
 PRECISIONS = ("fp32", "bf16", "fp16")

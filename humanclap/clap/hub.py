@@ -8,15 +8,15 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..download.hub import revision_of
+from ..download.places import weights_folder
+from ..download.sources import MODELS, WEIGHT_FILES
 from . import published
 from .base import split_hub_id
 from .weights import read_checkpoint, require_safetensors
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
-
-WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
-"""In order of preference; the second is a pickle, which is read with `weights_only=True`."""
 
 _MANIFEST_NAME = "model"
 _log = logging.getLogger(__name__)
@@ -32,19 +32,24 @@ _CONSTANT_BUFFERS = ("text_model.embeddings.position_ids", "text_model.embedding
 def find_folder(source: str, weights: bool = True, front_end: bool = True) -> Path:
     """The folder of `source`, a folder or a hub id (owner/name, owner/name@revision), fetched if it must be.
 
-    The hub is asked only for what the local cache lacks of what is wanted: the `weights` with their
-    configuration, the `front_end`. Raises FileNotFoundError for what is neither there nor reachable, and says
-    what to fetch.
+    A bare id means the revision written down for it, or else that of its first use. Files brought by hand to
+    `weights_folder(id)` come first. The hub is asked only for what the local cache lacks of what is wanted: the
+    `weights` with their configuration, the `front_end`. Raises FileNotFoundError for what is neither there nor
+    reachable, and says what to fetch.
     """
     if Path(source).is_dir():
         return Path(source)
     hub_id = split_hub_id(source)
     if hub_id is None:
         raise FileNotFoundError(f"there is no folder {source!r}, and it is no hub id (owner/name) either")
-    if hub_id[1] is None and (held := published.held_in_manifest(hub_id[0], _MANIFEST_NAME)):
-        hub_id = hub_id[0], held.revision
+    by_hand = weights_folder(hub_id[0])
+    if _is_whole(by_hand, weights, front_end):
+        return by_hand
+    if hub_id[1] is None:
+        held = published.held_in_manifest(hub_id[0], _MANIFEST_NAME)
+        hub_id = hub_id[0], MODELS.get(hub_id[0]) or (held.revision if held else None)
     folder = _cached(*hub_id)
-    if folder is None or (weights and not _has_weights(folder)) or (front_end and not _has_front_end(folder)):
+    if folder is None or not _is_whole(folder, weights, front_end):
         folder = _fetch(*hub_id, ["*.json", "*.txt", *WEIGHT_FILES[: int(weights)]])
         if weights and not _has_weights(folder):
             folder = _fetch(*hub_id, [WEIGHT_FILES[1]])
@@ -55,7 +60,7 @@ def hold_to_manifest(source: str, folder: Path, sha256: str) -> None:
     """Keep a hub id without a revision to what it was at its first use; ValueError where it differs."""
     hub_id = None if Path(source).is_dir() else split_hub_id(source)
     if hub_id is not None and hub_id[1] is None:
-        entry = published.Published(hub_id[0], _MANIFEST_NAME, folder.name, sha256)
+        entry = published.Published(hub_id[0], _MANIFEST_NAME, revision_of(folder / WEIGHT_FILES[0]), sha256)
         published.hold_to_manifest(entry)
 
 
@@ -123,6 +128,10 @@ def read_front_end(folder: Path) -> tuple[ClapFeatureExtractor, PreTrainedTokeni
     return extractor, tokenizer
 
 
+def _is_whole(folder: Path, weights: bool, front_end: bool) -> bool:
+    return (_has_weights(folder) or not weights) and (_has_front_end(folder) or not front_end)
+
+
 def _has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in WEIGHT_FILES)
 
@@ -159,8 +168,8 @@ def _fetch(repository: str, revision: str | None, patterns: list[str]) -> Path:
         raise FileNotFoundError(
             f"{repository} is not, or not whole, in the hub cache and could not be fetched "
             f"({type(error).__name__}). With a network: hf download {repository}{pinned}. Or bring its "
-            f"files ({', '.join(patterns)}) into one folder and give that folder as the name (for "
-            "human-clap: as the checkpoint)"
+            f"files ({', '.join(patterns)}) to {weights_folder(repository)}, or into any folder and give that "
+            "folder as the name (for human-clap: as the checkpoint)"
         ) from error
 
 

@@ -158,16 +158,11 @@ def _files(name: str, checkpoint: str | None) -> list[Path]:
         return _inside(path.parent) if (path.parent / "config.json").is_file() else [path]
     if path.is_dir():
         return _inside(path)
-    from huggingface_hub import try_to_load_from_cache
-
     from . import hub, published
 
     if name in published.CHECKPOINTS:
-        wanted = published.CHECKPOINTS[name]
-        held = published.held_in_manifest(wanted.repository, wanted.file)
-        revision = wanted.revision or (held.revision if held else None)
-        found = try_to_load_from_cache(wanted.repository, wanted.file, revision=revision)
-        return [Path(found)] if isinstance(found, str) else []
+        found = published.find_checkpoint(name)
+        return [found] if found else []
     source = f"{HUMAN_CLAP_ID}@{HUMAN_CLAP_REVISION}" if name == "human-clap" else name
     if split_hub_id(source) is None:
         return []

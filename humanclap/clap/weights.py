@@ -9,13 +9,12 @@ import re
 import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..download import sha256_of
+from ..download.checksums import remembered_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -168,17 +167,6 @@ def require_safetensors(path: str | os.PathLike) -> None:
 
 def _entries(header: Mapping) -> list[Mapping]:
     return [entry for key, entry in header.items() if key != "__metadata__"]
-
-
-def remembered_sha256(path: str | os.PathLike) -> str:
-    """SHA-256 of a file, in hex; computed once a process while its path, size and time of change stay."""
-    status = os.stat(path)
-    return _sha256(os.path.realpath(path), status.st_size, status.st_mtime_ns)
-
-
-@lru_cache(maxsize=64)
-def _sha256(path: str, size: int, mtime_ns: int) -> str:
-    return sha256_of(path)
 
 
 def _allowed() -> list:

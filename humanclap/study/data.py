@@ -12,7 +12,7 @@ from humanclap import download, evaluate, relate
 from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
 
-from .run import StudyError, data_folder, runs_folder
+from .run import StudyError, runs_folder
 
 REAL, SYNTHETIC = "RELATE ratings", "synthetic"
 
@@ -153,10 +153,9 @@ def find_ratings(profile: str = "demo", seed: int = 0) -> RatingsSource:
         StudyError: HUMANCLAP_RELATE names a folder without scores/REL.csv; or, in another profile, the ratings are
             not here and cannot be fetched.
     """
-    named = os.environ.get("HUMANCLAP_RELATE")
-    if named:
-        return _named_ratings(Path(named).expanduser().resolve())
-    folder = data_folder() / "relate"
+    folder = download.relate_folder()
+    if os.environ.get("HUMANCLAP_RELATE"):
+        return _named_ratings(folder)
     try:
         csv = download.fetch_ratings(folder)
     except download.DownloadError as error:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pandas as pd
 
-_SOURCE = Path(__file__).resolve().parents[2]
-PROJECT = _SOURCE if (_SOURCE / "notebooks").is_dir() else Path.cwd()  # the latter where the package is installed
+from humanclap.download.places import PROJECT
+
 PROFILES = ("demo", "paper")
 
 
@@ -147,11 +147,6 @@ def _are_seeds(value) -> bool:
 def runs_folder() -> Path:
     """Where results go: `$HUMANCLAP_RUNS`, or runs/ beside the notebooks."""
     return Path(os.environ.get("HUMANCLAP_RUNS") or PROJECT / "runs")
-
-
-def data_folder() -> Path:
-    """Where fetched files are kept: `$HUMANCLAP_DATA`, or data/ beside the notebooks."""
-    return Path(os.environ.get("HUMANCLAP_DATA") or PROJECT / "data")
 
 
 def versions(*packages: str) -> str:
