@@ -2,9 +2,11 @@
 
 from .data import REAL, SYNTHETIC, Corpus, RatedPairs, RatingsSource, find_ratings, prepare
 from .lineup import Lineup, ModelSource, lineup
-from .results import checkpoints, copy_figures, read_scores, same_pairs, summary, wide
-from .run import PROFILES, ParameterError, Study, StudyError, open_study, versions
+from .preflight import Preflight, preflight
+from .results import checkpoints, copy_figures, read_scores, same_pairs, score_lineup, score_variants, summary, wide
+from .run import PROFILES, ParameterError, Study, StudyError, cache_folder, open_study, versions
 from .runner import notebooks, run_notebooks
+from .windows import LongClips, long_clips, window_effect, window_scores
 
 __all__ = [
     "PROFILES",
@@ -13,22 +15,31 @@ __all__ = [
     "Corpus",
     "Lineup",
     "ModelSource",
+    "LongClips",
     "ParameterError",
+    "Preflight",
     "RatedPairs",
     "RatingsSource",
     "Study",
     "StudyError",
+    "cache_folder",
     "checkpoints",
     "copy_figures",
     "find_ratings",
     "lineup",
     "open_study",
+    "long_clips",
     "notebooks",
+    "preflight",
     "prepare",
     "read_scores",
     "run_notebooks",
     "same_pairs",
+    "score_lineup",
+    "score_variants",
     "summary",
     "versions",
     "wide",
+    "window_effect",
+    "window_scores",
 ]

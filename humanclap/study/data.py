@@ -12,7 +12,7 @@ from humanclap import download, evaluate, relate
 from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
 
-from .run import StudyError, runs_folder
+from .run import StudyError, cache_folder, runs_folder
 
 REAL, SYNTHETIC = "RELATE ratings", "synthetic"
 
@@ -86,6 +86,12 @@ class Corpus(RatingsSource):
         parts = (pairs[pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
         return RatedPairs(*parts, ratings, anchors, screening, tuple(limits))
 
+    @property
+    def faults(self) -> pd.DataFrame | None:
+        """What is wrong with each clip (audio, n_missing, snr_db, ...); known of the synthetic corpus alone."""
+        table = None if self.csv is None else self.csv.parents[1] / "synthetic_clips.csv"
+        return pd.read_csv(table) if table is not None and table.is_file() else None
+
     def score_table(self, clap, pairs: pd.DataFrame, model: str, progress: bool = True) -> pd.DataFrame:
         """Score pairs and name the model: the columns of `pairs` followed by those of `score_pairs`.
 
@@ -97,7 +103,7 @@ class Corpus(RatingsSource):
             clap,
             paths,
             pairs["text"].tolist(),
-            cache_dir=runs_folder() / "cache",
+            cache_dir=cache_folder(),
             progress=progress,
         )
         failed = scores[scores["status"] != "ok"]

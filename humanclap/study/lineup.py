@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .run import StudyError, runs_folder
+from .run import StudyError, cache_folder, runs_folder
 
 if TYPE_CHECKING:
     from humanclap.clap import Clap
@@ -46,7 +46,7 @@ class ModelSource:
         """Open it only if something must be embedded: what is in the cache needs no weights."""
         from humanclap.clap.lazy import LazyClap
 
-        return LazyClap(self.clap, checkpoint=self.checkpoint, memory=runs_folder() / "cache", **settings)
+        return LazyClap(self.clap, checkpoint=self.checkpoint, memory=cache_folder(), **settings)
 
 
 @dataclass(frozen=True)

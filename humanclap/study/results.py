@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from humanclap.losses import KINDS
 
-from .data import REAL
-from .run import PROJECT, Study, StudyError, runs_folder
+from .data import REAL, Corpus
+from .lineup import Lineup
+from .run import PROJECT, Study, StudyError, cache_folder, runs_folder
 
 README_FIGURES = (
     "01_scatter",
@@ -53,20 +55,47 @@ def same_pairs(scores: pd.DataFrame, pairs: pd.DataFrame) -> None:
             )
 
 
-def checkpoints(run: Study) -> dict[str, Path]:
-    """The five checkpoints that notebook 03 has left: loss -> folder.
+def checkpoints(run: Study) -> dict[tuple[str, int], Path]:
+    """The checkpoints that notebook 03 has left: (loss, training seed) -> folder, losses in the order of Table I.
 
     Raises:
-        StudyError: one is not there; names the notebook.
+        StudyError: a loss has none; names the notebook.
     """
-    folders = {kind: run.path(f"human-clap/{kind}/model") for kind in KINDS}
-    missing = [kind for kind, folder in folders.items() if not folder.is_dir()]
+    root = runs_folder() / run.profile / "human-clap"
+    found = {kind: sorted(root.glob(f"{kind}/seed*/model"), key=_seed_of) for kind in KINDS}
+    missing = [kind for kind, folders in found.items() if not folders]
     if missing:
         raise StudyError(
-            f"no checkpoint of {', '.join(missing)} in {run.path('human-clap')}. "
+            f"no checkpoint of {', '.join(missing)} in {root}. "
             "They come from notebooks/03_human_clap_finetuning.ipynb: run that first"
         )
-    return folders
+    return {(kind, _seed_of(folder)): folder for kind, folders in found.items() for folder in folders}
+
+
+def _seed_of(model_folder: Path) -> int:
+    return int(model_folder.parent.name.removeprefix("seed"))
+
+
+def score_variants(run: Study, corpus: Corpus, pairs: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
+    """The long score table of `pairs` under every checkpoint of notebook 03, with its `training_seed`.
+
+    A clip is embedded once for each checkpoint and then found in the cache.
+    """
+    from humanclap.clap.lazy import LazyClap
+
+    tables = []
+    for (kind, seed), folder in checkpoints(run).items():
+        clap = LazyClap(folder, memory=cache_folder())
+        tables.append(corpus.score_table(clap, pairs, kind, progress).assign(training_seed=seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+def score_lineup(
+    lineup: Lineup, corpus: Corpus, pairs: pd.DataFrame, names: Sequence[str] | None = None, progress: bool = False
+) -> pd.DataFrame:
+    """The long score table of `pairs` under the models of a study before fine-tuning (`names`: some of them)."""
+    chosen = lineup.names if names is None else names
+    return pd.concat([corpus.score_table(lineup[name].lazy(), pairs, name, progress) for name in chosen], ignore_index=True)
 
 
 def wide(table: pd.DataFrame, models: list[str], metric: str = "srcc") -> pd.DataFrame:

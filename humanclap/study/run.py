@@ -39,7 +39,7 @@ _RULES: dict[str, tuple[type, float | None, float | None]] = {
     "learning_rate": (float, 0, 1),
     "batch_size": (int, 2, None),
     "n_crops": (int, 2, None),
-    "max_steps": (int, 0, None),
+    "workers": (int, 1, None),
 }
 # Parameters that are text, each with what it names; "" leaves it out.
 _TEXTS = {
@@ -75,6 +75,18 @@ class Study:
         table.assign(data=label).to_csv(part, index=False, float_format=float_format, lineterminator="\n")
         os.replace(part, path)
         return path
+
+    def save_paper_table(self, frame: pd.DataFrame, name: str, label: str):
+        """Write a frame of `evaluate.paper_table` as .csv, .md and .tex, and return it styled for the notebook.
+
+        name and label: as in `save_table`.
+        """
+        from humanclap.evaluate import render_table, write_table
+        from humanclap.plots import MODEL_NAMES, SYSTEM_NAMES
+
+        names = {**SYSTEM_NAMES, **MODEL_NAMES}
+        write_table(frame, self.folder / "tables" / name, label, names=names)
+        return render_table(frame, "styler", label, names=names)
 
     def save_figure(self, figure, name: str, label: str) -> Path:
         """Write a figure to `<folder>/figures/<notebook number>_<name>.png`, stamped with the data behind it.
@@ -142,6 +154,11 @@ def check_parameter(name: str, value) -> None:
 def _are_seeds(value) -> bool:
     whole = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
     return whole and 0 < len(value) == len(set(value))
+
+
+def cache_folder() -> Path:
+    """Where embeddings and features are kept by content, for all profiles: <runs>/cache."""
+    return runs_folder() / "cache"
 
 
 def runs_folder() -> Path:
