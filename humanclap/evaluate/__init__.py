@@ -1,5 +1,6 @@
 """What a score is worth: correlations, intervals, the paper's tables, ceilings, floors and controls."""
 
+from .ablation import ablation
 from .agreement import HumanCeiling, ceiling_table, human_ceiling
 from .bootstrap import (
     BootstrapCorrelations,
@@ -40,6 +41,7 @@ __all__ = [
     "ResamplePlan",
     "WeightedAuc",
     "WeightedCorrelations",
+    "ablation",
     "anchor_auc",
     "bca_interval",
     "blind_baselines",
