@@ -9,8 +9,10 @@ import pandas as pd
 
 from humanclap.relate import SYSTEMS
 
+from .further_cells import FURTHER, further_masks
+
 MIN_PAIRS = 4  # below it a correlation says nothing: the cell is left empty and marked
-BREAKDOWNS = ("overall", "system", "score_range")
+BREAKDOWNS = ("overall", "system", "score_range", *FURTHER)
 WITHIN = "within systems"
 
 
@@ -45,7 +47,9 @@ def _named(name: str, rows: np.ndarray) -> Cell:
 
 
 def make_cells(pairs: pd.DataFrame, by: str, cut: float = 5.0) -> list[Cell]:
-    """Cells for one row a pair of `pairs`: by "overall" (Table I), "system" (II) or "score_range" (III).
+    """Cells for one row a pair of `pairs`: by "overall" (Table I), "system" (II), "score_range" (III), or another.
+
+    The others are "n_events", "caption_length", "temporal", "n_ratings", "rating_std": see `further_masks`.
 
     Systems come from the column `system`; where it is missing, cells that need it are empty and say so.
     Score ranges cut `mean_rating` (0 to 10) at `cut`: at most, and above. ValueError for another `by` or
@@ -56,6 +60,11 @@ def make_cells(pairs: pd.DataFrame, by: str, cut: float = 5.0) -> list[Cell]:
     everything = np.ones(len(pairs), dtype=bool)
     if by == "overall":
         return [Cell("all", everything)]
+    if by in FURTHER:
+        return [
+            Cell(name, rows, note or ("" if rows.any() else "no such pairs"))
+            for name, rows, note in further_masks(pairs, by)
+        ]
     systems = known_systems(pairs)
     nobody = ~everything
     if by == "system":

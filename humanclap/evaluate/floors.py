@@ -6,16 +6,14 @@ that it hears.
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 import pandas as pd
 
+from .captions import is_temporal, n_words
 from .cells import MIN_PAIRS, system_cells
 from .checks import as_vector, listed, need_columns
 from .correlation import correlations
 
-TEMPORAL = re.compile(r"\b(?:followed by|then)\b", re.IGNORECASE)
 NOT_ON_TARGET_SCALE = ("words",)  # the raw number of words: an MSE against it would mean nothing
 
 
@@ -88,8 +86,7 @@ def blind_baselines(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> pd.D
 
 def caption_features(pairs: pd.DataFrame) -> np.ndarray:
     """Number of words, and 1 where the caption says what follows what: [N, 2]."""
-    texts = pairs["text"].astype(str)
-    return np.array([(len(text.split()), TEMPORAL.search(text) is not None) for text in texts], dtype=float)
+    return np.column_stack([n_words(pairs["text"]), is_temporal(pairs["text"])]).astype(float)
 
 
 def _check(name: str, pairs: pd.DataFrame, needed: tuple[str, ...]) -> None:

@@ -39,7 +39,8 @@ def breakdown(
 
     by: "overall" (Table I: cell "all"); "system" (Table II: each system, "synthesized" (the paper's "All"),
     "all", and "within systems", the mean of the single systems' values weighted by their numbers of pairs);
-    "score_range" (Table III: mean_rating <= `cut` and above, each all, natural, synthesized). metrics:
+    "score_range" (Table III: mean_rating <= `cut` and above, each all, natural, synthesized); "n_events",
+    "caption_length", "temporal", "n_ratings", "rating_std" (`make_cells`). metrics:
     srcc, lcc, ktau, mse; None means all four overall and srcc elsewhere. groups: the column that is
     resampled (captions), None for pairs. floor: a column with a blind predictor's value for each pair
     (`blind_predictions`), or a model of the table, which then has no rows of its own. interval: "percentile"

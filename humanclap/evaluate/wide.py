@@ -40,8 +40,8 @@ def widen(table: pd.DataFrame, score: str, model: str, also: list[str]) -> Wide:
 
     ValueError for a missing column, no rows, NaN scores (how many, for each model), a training seed that is
     no whole number or is missing in a part of a model's rows, a pair that one run has twice, runs that do not
-    cover the same pairs (names what is missing), a target, rating or system that differs between runs for one
-    pair.
+    cover the same pairs (names what is missing), a target, rating, number of ratings or system that differs between
+    runs for one pair.
     """
     need_columns(table, "the score table", [model, *PAIR, "target", score, *also])
     if not len(table):
@@ -73,7 +73,7 @@ def widen(table: pd.DataFrame, score: str, model: str, also: list[str]) -> Wide:
                 f"has {len(has_more)} that it lacks, for instance {example}"
             )
     aligned = {run: rows.loc[first.index] for run, rows in by_run.items()}
-    for column in [c for c in ("target", "mean_rating", "system") if c in table]:
+    for column in [c for c in ("target", "mean_rating", "system", "n_ratings") if c in table]:
         for run, rows in aligned.items():
             differs = ~((rows[column] == first[column]) | (rows[column].isna() & first[column].isna()))
             if differs.any():

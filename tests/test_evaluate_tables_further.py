@@ -1,0 +1,168 @@
+"""Breakdowns beyond the paper's: what captions say, how many people rated and how they differed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+from test_evaluate_tables import make_pairs, make_table
+
+from humanclap.evaluate import ablation, breakdown, compare_models, paper_table, render_table
+from humanclap.evaluate.captions import is_temporal, n_events, n_words
+from humanclap.evaluate.cells import BREAKDOWNS, make_cells
+from humanclap.evaluate.further_cells import FURTHER
+
+B = 40
+CELLS = {
+    "n_events": ["1 event", "2 events", "3 events", "4+ events"],
+    "caption_length": ["1-6 words", "7-9 words", "10-13 words", "14+ words"],
+    "temporal": ["temporal words", "no temporal words"],
+    "n_ratings": ["1 rating", "2 ratings", "3 ratings", "4 ratings", "5+ ratings"],
+    "rating_std": ["one rating", "SD <1", "SD 1-2", "SD 2-3", "SD >=3"],
+}
+# Sixty captions of REL.csv, drawn with pandas' seed 77 and counted by hand, by one reader who saw the rule's own count.
+BY_HAND = (
+    "3 2 4 2 3 2 2 2 2 2 1 2 1 2 3 1 4 3 3 1 4 2 2 1 5 2 3 1 2 2 1 4 2 3 2 2 4 1 2 2 2 2 3 2 3 2 2 3 2 2 2 2 2 3 2 3 "
+    "4 4 2 1"
+)
+
+
+@pytest.fixture(scope="module")
+def table():
+    pairs = make_pairs(captions=60)
+    rng = np.random.default_rng(0)
+    parts = np.array(["a dog barks", "a man speaks softly", "water is running in the sink", "wind blows"])
+    captions = [" then ".join(rng.permutation(parts)[: 1 + k % 4]) + f" {k}" for k in range(60)]
+    pairs["text"] = pairs["text"].map({f"caption {k}": caption for k, caption in enumerate(captions)})
+    pairs["n_ratings"] = rng.integers(1, 8, size=len(pairs))
+    pairs["rating_std"] = np.where(pairs["n_ratings"] > 1, rng.uniform(0, 4, size=len(pairs)), np.nan)
+    return make_table(pairs)
+
+
+def masks(pairs: pd.DataFrame, by: str) -> list[np.ndarray]:
+    """The cells, written down once more."""
+    ratings, spread = pairs["n_ratings"].to_numpy(), pairs["rating_std"].to_numpy()
+    words = np.array([len(text.split()) for text in pairs["text"]])
+    thens = np.array([text.count(" then ") for text in pairs["text"]])
+    ones, twos = (spread >= 1) & (spread < 2), (spread >= 2) & (spread < 3)
+    return {
+        "n_events": [thens == 0, thens == 1, thens == 2, thens == 3],
+        "caption_length": [words <= 6, (words >= 7) & (words <= 9), (words >= 10) & (words <= 13), words >= 14],
+        "temporal": [thens > 0, thens == 0],
+        "n_ratings": [ratings == 1, ratings == 2, ratings == 3, ratings == 4, ratings >= 5],
+        "rating_std": [ratings == 1, spread < 1, ones, twos, spread >= 3],
+    }[by]
+
+
+@pytest.mark.parametrize("by", FURTHER)
+def test_each_cell_holds_its_pairs_and_each_pair_stands_once(table, by):
+    pairs = table[table["model"] == "laion"].reset_index(drop=True)
+    found = breakdown(table, by=by, n_resamples=B).query("model == 'laion'").set_index("cell")
+    assert list(found.index) == CELLS[by]
+    for (name, row), mask in zip(found.iterrows(), masks(pairs, by), strict=True):
+        expected = stats.spearmanr(pairs["clap_score"][mask], pairs["target"][mask]).statistic
+        assert (row["n"], row["value"]) == (mask.sum(), pytest.approx(expected)), name
+    assert found["n"].sum() == len(pairs) and (found["n"] > 4).all()
+
+
+@pytest.mark.parametrize("by", FURTHER)
+def test_every_function_of_tables_takes_them(table, by):
+    assert list(compare_models(table, "laion", by=by, n_resamples=B)["cell"].unique()) == CELLS[by]
+    found = paper_table(table, by, "laion", n_resamples=10_000)
+    assert (found["family"] == by).all() and list(found["cell"].unique()) == CELLS[by]
+    for kind in ("markdown", "latex"):
+        assert f"family: {by}" in render_table(found, kind, "synthetic").replace("\\", "")
+    pair = [("human-clap", "laion")]
+    assert list(ablation(table, pair, by, n_resamples=B, correct=False)["cell"].unique()) == CELLS[by]
+
+
+def test_small_and_empty_cells_stay_and_are_marked(table):
+    few = table[(table["n_ratings"] <= 2)].copy()
+    few["rating_std"] = np.where(few["n_ratings"] == 2, 0.5, np.nan)
+    first_three = few.loc[(few["model"] == "laion") & (few["n_ratings"] == 2), "audio"].iloc[:3]
+    few = few[(few["n_ratings"] == 1) | few["audio"].isin(first_three)]
+    found = breakdown(few, by="rating_std", n_resamples=B).query("model == 'laion'").set_index("cell")
+    assert list(found["note"]) == ["", "fewer than 4 pairs", *["no such pairs"] * 3]
+    assert list(found["n"]) == [len(few) // 3 - 3, 3, 0, 0, 0] and np.isfinite(found.loc["one rating", "value"])
+    assert found.loc[found.index != "one rating", ["value", "low", "high"]].isna().all(axis=None)
+
+
+def test_a_data_set_of_means_has_no_cells_by_ratings_and_says_so(table):
+    means = table.assign(n_ratings=np.nan, rating_std=np.nan)
+    for by in ("n_ratings", "rating_std"):
+        found = breakdown(means, by=by, n_resamples=B)
+        assert list(found["cell"].unique()) == CELLS[by]
+        assert (found["note"] == "number of ratings not known").all() and found["value"].isna().all()
+    assert np.isfinite(breakdown(means, by="temporal", n_resamples=B)["value"]).all()
+
+
+@pytest.mark.parametrize(
+    ("by", "spoil", "message"),
+    [
+        ("n_ratings", lambda t: t.drop(columns="n_ratings"), "needs the column n_ratings: aggregate_pairs"),
+        ("rating_std", lambda t: t.drop(columns="rating_std"), "needs the column rating_std"),
+        (
+            "n_ratings", lambda t: t.assign(n_ratings=t["n_ratings"].where(t["audio"] != t["audio"][0])),
+            "1 of 180 pairs have no n_ratings",
+        ),
+        ("rating_std", lambda t: t.assign(rating_std=np.nan), "pairs with several ratings have no rating_std"),
+        ("n_ratings", lambda t: t.assign(n_ratings=t["n_ratings"] + (t.index == 200)), "n_ratings differs between"),
+    ],
+)
+def test_what_is_missing_is_named(table, by, spoil, message):
+    with pytest.raises(ValueError, match=message):
+        breakdown(spoil(table), by=by, n_resamples=B)
+
+
+@pytest.mark.parametrize(
+    ("caption", "events"),
+    [
+        ("An engine revving", 1),
+        ("A man and a woman talk", 1),
+        ("A woman speaks followed by birds chirping", 2),
+        ("A man speaks and laughs", 2),
+        ("Soft clicking and electronic beeping", 2),
+        ("A person speaks, followed by a burp, and then laughter", 3),
+        ("Wind blowing with a man speaking followed by a loud click and a light hum", 3),  # known miss: four
+        ("Quacking of a duck with rustling and chirping birds with a woman and man speaking", 4),
+        ("A dog barks in the background, loudly", 1),
+        ("Rain falls as well as thunder", 2),
+        ("Someone snores AND a man speaks", 2),
+        ("", 1),
+        ("sandpaper thenar withering", 1),  # joining words inside others are no joining words
+        ("Sirens and dogs howling", 1),  # known miss: two
+        ("A cat meows, some silence, then begins meowing", 3),  # known miss: silence is no event
+    ],
+)
+def test_events_of_a_caption(caption, events):
+    assert list(n_events([caption])) == [events]
+
+
+def test_events_of_real_captions_agree_with_a_count_by_hand(real_ratings):
+    captions = real_ratings["text"].drop_duplicates().sample(60, random_state=77)
+    by_hand = np.array(BY_HAND.split(), int)
+    found = n_events(captions)
+    assert (found == by_hand).sum() == 56
+    assert (np.abs(found - by_hand) <= 1).sum() == 59
+
+
+def test_words_and_temporal_words():
+    captions = ["A dog  barks", "Rain, THEN thunder", "a horn followed by a bell", "followed closely by", "an athenian"]
+    assert list(n_words(captions)) == [3, 3, 6, 3, 2]
+    assert list(is_temporal(captions)) == [False, True, True, False, False]
+
+
+def test_cells_of_real_pairs_hold_each_pair_once(real_ratings):
+    from humanclap import relate
+
+    pairs = relate.aggregate_pairs(relate.screen_listeners(real_ratings).ratings)
+    for by in FURTHER:
+        cells = make_cells(pairs, by)
+        np.testing.assert_array_equal(np.sum([cell.rows for cell in cells], axis=0), 1)
+        assert all(cell.rows.sum() > 50 and not cell.note for cell in cells)
+
+
+def test_an_unknown_breakdown_lists_them_all(table):
+    with pytest.raises(ValueError, match="unknown breakdown 'mood'. Available: " + ", ".join(BREAKDOWNS)):
+        breakdown(table, by="mood")
