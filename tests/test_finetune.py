@@ -16,26 +16,17 @@ import pytest
 import soundfile
 import torch
 import torch.nn.functional as F
-from tokenizers import ByteLevelBPETokenizer
+from finetune_small import SAMPLE_RATE, make_clap, make_corpus
 from torch import nn
-from transformers import (
-    AutoTokenizer,
-    ClapConfig,
-    ClapFeatureExtractor,
-    ClapModel,
-    ClapProcessor,
-    RobertaTokenizerFast,
-)
+from transformers import AutoTokenizer, ClapModel, ClapProcessor
 
 from humanclap import losses
 from humanclap.clap import load_clap
 from humanclap.finetune import CONTROL_KIND, KINDS, FinetuneConfig, NonFiniteLoss, PairData, finetune, prepare
-from humanclap.finetune.data import draw_batches, repeated_captions
+from humanclap.finetune.batches import draw_batches, repeated_captions
 from humanclap.finetune.repeat import reproducible
 from humanclap.finetune.trainer import Trainer
 
-SAMPLE_RATE, CLIP_SECONDS, MELS, SPEC = 8000, 2, 16, 64
-SOUNDS = ("dog", "train", "bell", "rain", "wind", "siren", "bird", "saw")
 CPU = torch.device("cpu")
 
 
@@ -52,58 +43,7 @@ def one_thread():
 def corpus(tmp_path_factory):
     """48 rated tones, three to a caption, and the folder they lie in."""
     root = tmp_path_factory.mktemp("corpus")
-    rng = np.random.default_rng(0)
-    time = np.arange(int(1.5 * SAMPLE_RATE)) / SAMPLE_RATE
-    rows = []
-    for index in range(48):
-        caption = f"a {SOUNDS[index // 3 % 8]} followed by a {SOUNDS[(index // 3 * 3 + index // 24) % 8]}"
-        tone = np.sin(2 * np.pi * (150 + 60 * (index // 3)) * time) + 0.2 * rng.standard_normal(len(time))
-        soundfile.write(root / f"{index:02d}.wav", 0.2 * tone, SAMPLE_RATE, subtype="PCM_16")
-        rows.append({"audio": f"{index:02d}.wav", "text": caption, "target": int(rng.integers(0, 11)) / 10})
-    return pd.DataFrame(rows), root
-
-
-def make_clap(folder, texts, fused=False):
-    """A random ClapModel with a front end, as save_pretrained writes it; its cosines lie on both sides of
-    0."""
-    tokenizer = ByteLevelBPETokenizer()
-    special = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
-    tokenizer.train_from_iterator(texts, vocab_size=320, special_tokens=special, show_progress=False)
-    folder.mkdir()
-    tokenizer.save_model(str(folder))
-    RobertaTokenizerFast(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=40
-    ).save_pretrained(folder)
-    frames = SPEC * SPEC // MELS
-    ClapFeatureExtractor(
-        feature_size=MELS, sampling_rate=SAMPLE_RATE, max_length_s=CLIP_SECONDS, fft_window_size=256,
-        hop_length=math.ceil(SAMPLE_RATE * CLIP_SECONDS / (frames - 1)), frequency_min=50, frequency_max=4000,
-        truncation="fusion" if fused else "rand_trunc", padding="repeatpad",
-    ).save_pretrained(folder)  # fmt: skip
-    config = ClapConfig(
-        text_config={
-            "vocab_size": 320, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2,
-            "projection_dim": 32, "intermediate_size": 64, "max_position_embeddings": 42,
-            "layer_norm_eps": 1e-5, "initializer_factor": 2.0,
-        },
-        audio_config={
-            "spec_size": SPEC, "num_mel_bins": MELS, "patch_embeds_hidden_size": 8, "depths": [1, 1],
-            "hidden_size": 16, "num_attention_heads": [2, 2], "window_size": 4, "projection_dim": 32,
-            "enable_fusion": fused, "fusion_type": "aff_2d" if fused else None, "initializer_factor": 2.0,
-        },
-        projection_dim=32,
-    )  # fmt: skip
-    with torch.random.fork_rng():
-        torch.manual_seed(1)
-        model = ClapModel(config)
-        shared = torch.randn(32)
-        for projection in (model.audio_projection, model.text_projection):
-            projection.linear2.bias.data.copy_(0.15 * shared)
-        batch_norm = model.audio_model.audio_encoder.batch_norm
-        batch_norm.running_mean.fill_(-30.0)
-        batch_norm.running_var.fill_(200.0)
-    model.save_pretrained(folder)
-    return folder
+    return make_corpus(root), root
 
 
 @pytest.fixture(scope="module")
@@ -673,7 +613,12 @@ def test_the_checkpoint_opens_in_transformers(clap, corpus, sets, tmp_path):
         == clap.tokenizer(pairs["text"][0])["input_ids"]
     )
     assert load_clap(result.checkpoint, device="cpu").front_end == clap.front_end
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "manifest.json", "model"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "history.csv",
+        "manifest.json",
+        "model",
+        "times.csv",
+    ]
 
     manifest = json.loads((tmp_path / "manifest.json").read_text())
     assert manifest == result.settings
@@ -709,9 +654,13 @@ def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeyp
     monkeypatch.setattr(type(clap), "save_front_end", until_full)
     train = sets[0].with_target(np.ones(24))
     validation = sets[1].with_target(np.ones(24))  # the same wish on both sides: each epoch is better
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(
+        OSError,
+        match="No space left on device: the best model, of epoch 2, could not .* checkpoint of epoch 2 is whole",
+    ):
         run(clap, (train, validation), tmp_path, kind="mae", epochs=4)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "manifest.json", "model"]
+    files = ["history.csv", "manifest.json", "model", "times.csv"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["epoch-0001", "epoch-0002", *files]
     kept = load_clap(tmp_path / "model", device="cpu").model
     assert same_weights(kept, run(clap, (train, validation), kind="mae", epochs=1).model)
 

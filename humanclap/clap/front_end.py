@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import json
 import logging
@@ -82,6 +83,17 @@ class FrontEnd:
             "is_longer": torch.tensor(flags).repeat_interleave(torch.tensor(counts))[:, None],
         }
         return rows | {"windows": torch.tensor(counts)} if self.window == "mean" else rows
+
+    def is_longer(self, path: str | os.PathLike) -> bool:
+        """Whether a file is longer than the window, so that something of it must be left out or shrunk."""
+        return len(audio.load_audio(path, self.sample_rate)) > int(self.extractor.nb_max_samples)
+
+    def draw_features(self, path: str | os.PathLike, seed: int) -> np.ndarray:
+        """A file -> log-mels `[C, T, M]` of a crop, or with fusion chunks, drawn from `seed` as upstream draws."""
+        drawing = copy.copy(self)
+        drawing.window = "upstream"
+        waveform = audio.load_audio(path, self.sample_rate)
+        return drawing.features(waveform, np.random.RandomState(seed))[0][0]
 
     def features(
         self, waveform: np.ndarray, rng: np.random.RandomState | None = None

@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from . import hub
@@ -69,6 +70,18 @@ class HuggingFaceClap(Embedder):
         """
         require_several(paths, "paths")
         return self._front_end.audio_features(paths)
+
+    def is_longer(self, path: str | os.PathLike) -> bool:
+        """Whether a clip is longer than what the model hears at once. Raises AudioError."""
+        return self._front_end.is_longer(path)
+
+    def draw_features(self, path: str | os.PathLike, seed: int) -> np.ndarray:
+        """One clip -> `input_features` float32 `[C, T, M]`, its crop or its fusion chunks drawn from `seed`.
+
+        For training with other windows in each epoch; the clip's own window policy is left aside. Raises
+        AudioError.
+        """
+        return self._front_end.draw_features(path, seed)
 
     def text_tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
         """N captions -> `input_ids` and `attention_mask`, int64 `[N, L]`, padded on the right to the longest.

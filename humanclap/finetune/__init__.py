@@ -1,18 +1,23 @@
-"""Fine-tuning a CLAP on human ratings (the paper's section III): configuration, data, training loop."""
+"""Fine-tuning a CLAP on human ratings (the paper's section III): configuration, data, training, checkpoints."""
 
+from humanclap.finetune.checkpoint import CheckpointError
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import PairData, prepare
-from humanclap.finetune.engine import FinetuneResult, finetune
-from humanclap.finetune.trainer import NonFiniteLoss
+from humanclap.finetune.data import PairData, prepare, split_pairs
+from humanclap.finetune.engine import finetune
+from humanclap.finetune.result import FinetuneResult
+from humanclap.finetune.trainer import NonFiniteLoss, Trainer
 from humanclap.losses import CONTROL_KIND, KINDS
 
 __all__ = [
     "CONTROL_KIND",
     "KINDS",
+    "CheckpointError",
     "FinetuneConfig",
     "FinetuneResult",
     "NonFiniteLoss",
     "PairData",
+    "Trainer",
     "finetune",
     "prepare",
+    "split_pairs",
 ]

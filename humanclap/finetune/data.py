@@ -1,15 +1,21 @@
-"""Rated pairs made ready for training: features and tokens once, and batches in a seeded order."""
+"""Rated pairs made ready for training: checked, and their features and tokens computed once."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
+
+from humanclap.cache import cache_key
+from humanclap.finetune.config import FinetuneConfig
+from humanclap.finetune.feature_cache import Allocate, ArraySets
+from humanclap.relate import split_train_validation
 
 COLUMNS = ("audio", "text", "target")
 CLIPS_PER_CHUNK = 32
@@ -23,7 +29,8 @@ class PairData:
     "is_longer": [clips, 1]}, `tokens` {"input_ids": [captions, tokens], "attention_mask": same},
     right-padded. `clip` and `caption` `[N]` say which of them a pair uses, `target` `[N]` is its human score
     in 0-1, `pairs` the DataFrame behind it (audio, text, target). `sha256` covers names, captions, ratings
-    and the files' bytes; `front_end` describes how features and tokens were made.
+    and the files' bytes; `front_end` describes how features and tokens were made; `audio_root` is the folder
+    that the files lie below.
     """
 
     pairs: pd.DataFrame
@@ -34,6 +41,7 @@ class PairData:
     target: torch.Tensor
     sha256: str
     front_end: str
+    audio_root: Path | None = None
 
     def __len__(self) -> int:
         return len(self.target)
@@ -52,30 +60,32 @@ class PairData:
         return replace(self, features=features, tokens=tokens, target=self.target.to(device))
 
 
-@dataclass(frozen=True, eq=False)
-class Batch:
-    """The pairs of one step: `pairs`, `clips` `[n]`, distinct `captions` `[m]`, `caption_of` `[n]` in 0..m-1.
+def split_pairs(pairs: pd.DataFrame, config: FinetuneConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Pairs that train and pairs that validate, as `config` says: n_train, split_by and split_seed.
 
-    `width` is the number of tokens of the longest caption: the padding after it is cut off, which is exact,
-    as padding is masked.
+    Only rows of the train split are taken, where there is a column `split`. Raises what
+    `relate.split_train_validation` raises.
     """
-
-    pairs: torch.Tensor
-    clips: torch.Tensor
-    captions: torch.Tensor
-    caption_of: torch.Tensor
-    width: int
+    return split_train_validation(pairs, n_train=config.n_train, by=config.split_by, seed=config.split_seed)
 
 
-def prepare(clap, pairs: pd.DataFrame, audio_root: str | Path, progress: bool = True) -> PairData:
+def prepare(
+    clap,
+    pairs: pd.DataFrame,
+    audio_root: str | Path,
+    progress: bool = True,
+    cache_dir: str | Path | None = None,
+) -> PairData:
     """Read every clip and caption of `pairs` once, through the front end of `clap` (a HuggingFaceClap).
 
     `pairs` has the columns audio (relative to `audio_root`), text and target (0-1), as
     `relate.aggregate_pairs` makes them. The crop, or the fusion chunks, of a clip longer than the window are
-    those `clap` gives it, fixed for all epochs. Raises ValueError for a missing column, no rows, an empty
-    caption, a target outside 0-1, a pair that stands twice or a window policy that has no fixed features
-    ("mean", "upstream"), FileNotFoundError for audio that is not there, and what the decoder raises, with the
-    path, for audio that cannot be read.
+    those `clap` gives it, fixed for all epochs. With `cache_dir`, the features of the whole set are kept there
+    by what they come from (the files' bytes, in their order, and the front end with its window) and found again;
+    they are float32, 1 MB a clip for a full-size model with feature fusion, and mapped into memory. Raises
+    ValueError for a missing column, no rows, an empty caption, a target outside 0-1, a pair that stands twice or
+    a window policy that has no fixed features ("mean", "upstream"), FileNotFoundError for audio that is not
+    there, and what the decoder raises, with the path, for audio that cannot be read.
     """
     pairs = _checked_pairs(pairs)
     if clap.window in ("mean", "upstream"):
@@ -87,69 +97,24 @@ def prepare(clap, pairs: pd.DataFrame, audio_root: str | Path, progress: bool = 
     caption, texts = pd.factorize(pairs["text"])
     paths = [Path(audio_root) / name for name in names]
     _check_files(paths)
+    hashes = [file_sha256(path) for path in paths]
+    if cache_dir is None:
+        features, tokens = _features(clap, paths, progress), clap.text_tokens(list(texts))
+    else:
+        cache = ArraySets(cache_dir)
+        features = _cached_features(cache, clap, paths, hashes, progress)
+        tokens = _cached_tokens(cache, clap, list(texts))
     return PairData(
         pairs=pairs,
-        features=_features(clap, paths, progress),
-        tokens=clap.text_tokens(list(texts)),
+        features=features,
+        tokens=tokens,
         clip=torch.from_numpy(clip.astype(np.int64)),
         caption=torch.from_numpy(caption.astype(np.int64)),
         target=_target_tensor(pairs),
-        sha256=_content_hash(pairs, paths),
+        sha256=_content_hash(pairs, hashes),
         front_end=clap.front_end,
+        audio_root=Path(audio_root),
     )
-
-
-def draw_batches(
-    data: PairData,
-    batch_size: int,
-    generator: torch.Generator,
-    distinct_captions: bool,
-    drop_last: bool = False,
-) -> list[Batch]:
-    """Cut the pairs, in an order drawn from `generator`, into ceil(N / batch_size) batches.
-
-    With `distinct_captions`, a pair whose caption already stands in its batch changes places with one of
-    another batch. Where no exchange helps (fewer captions than a batch has pairs, or a caption with more
-    clips than there are batches), it stays: every pair is used once an epoch, and the number of steps does
-    not change. `drop_last` leaves the short batch out, unless it is the only one.
-    """
-    order = torch.randperm(len(data), generator=generator).tolist()
-    batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-    if distinct_captions:
-        _part_captions(batches, data.caption.tolist())
-    if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
-        batches.pop()
-    lengths = data.tokens["attention_mask"].sum(dim=1).cpu()
-    return [_batch(data, torch.tensor(members), lengths) for members in batches]
-
-
-def repeated_captions(batches: list[Batch]) -> int:
-    """How many pairs stand in a batch that already holds their caption."""
-    return sum(len(batch.pairs) - len(batch.captions) for batch in batches)
-
-
-def _batch(data: PairData, members: torch.Tensor, lengths: torch.Tensor) -> Batch:
-    captions, caption_of = torch.unique(data.caption[members], return_inverse=True)
-    return Batch(members, data.clip[members], captions, caption_of, int(lengths[captions].max()))
-
-
-def _part_captions(batches: list[list[int]], caption_of: list[int]) -> None:
-    """Exchange pairs between batches, in place, until no batch repeats a caption or no exchange helps."""
-    held = [[caption_of[pair] for pair in batch] for batch in batches]
-    for here, batch in enumerate(batches):
-        for slot, caption in enumerate(held[here]):
-            if caption not in held[here][:slot]:
-                continue
-            # The search begins after this batch and goes round, so that no batch is drawn on more than
-            # others.
-            for there in (*range(here + 1, len(batches)), *range(here)):
-                if caption in held[there]:
-                    continue
-                other = next((k for k, wanted in enumerate(held[there]) if wanted not in held[here]), None)
-                if other is not None:
-                    batch[slot], batches[there][other] = batches[there][other], batch[slot]
-                    held[here][slot], held[there][other] = held[there][other], caption
-                    break
 
 
 def _checked_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
@@ -207,7 +172,10 @@ def _check_files(paths: list[Path]) -> None:
         )
 
 
-def _features(clap, paths: list[Path], progress: bool) -> dict[str, torch.Tensor]:
+Allocated = Callable[[str, torch.Tensor, int], torch.Tensor]
+
+
+def _features(clap, paths: list[Path], progress: bool, allocate: Allocated | None = None) -> dict[str, torch.Tensor]:
     from tqdm.auto import tqdm
 
     # Filled in place: a list of chunks, joined at the end, would hold the features (2 GB for RELATE, fused)
@@ -217,14 +185,50 @@ def _features(clap, paths: list[Path], progress: bool) -> dict[str, torch.Tensor
     for start in tqdm(starts, desc="audio features", unit="chunk", disable=not progress):
         chunk = clap.audio_features(paths[start : start + CLIPS_PER_CHUNK])
         for name, values in chunk.items():
-            rows = whole.setdefault(name, values.new_empty((len(paths), *values.shape[1:])))
-            rows[start : start + len(values)] = values
+            if name not in whole:
+                whole[name] = (allocate or _in_memory)(name, values, len(paths))
+            whole[name][start : start + len(values)] = values
     return whole
 
 
-def _content_hash(pairs: pd.DataFrame, paths: list[Path]) -> str:
+def _in_memory(name: str, like: torch.Tensor, n_rows: int) -> torch.Tensor:
+    return like.new_empty((n_rows, *like.shape[1:]))
+
+
+def _cached_features(cache: ArraySets, clap, paths: list[Path], hashes: list[bytes], progress: bool):
+    def fill(allocate: Allocate) -> None:
+        def on_disk(name: str, like: torch.Tensor, n_rows: int) -> torch.Tensor:
+            return torch.from_numpy(allocate(name, (n_rows, *like.shape[1:]), like.numpy().dtype))
+
+        _features(clap, paths, progress, on_disk)
+
+    content = hashlib.sha256(b"".join(hashes)).hexdigest()
+    key = cache_key(kind="finetune features", front_end=clap.front_end, files=content)
+    return _tensors(cache.get_or_make(key, ("input_features", "is_longer"), fill))
+
+
+def _cached_tokens(cache: ArraySets, clap, texts: list[str]) -> dict[str, torch.Tensor]:
+    def fill(allocate: Allocate) -> None:
+        for name, values in clap.text_tokens(texts).items():
+            allocate(name, tuple(values.shape), values.numpy().dtype)[:] = values.numpy()
+
+    content = hashlib.sha256(json.dumps(texts).encode()).hexdigest()
+    key = cache_key(kind="finetune tokens", front_end=clap.front_end, texts=content)
+    return _tensors(cache.get_or_make(key, ("input_ids", "attention_mask"), fill))
+
+
+def _tensors(arrays: dict[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    return {name: torch.from_numpy(values) for name, values in arrays.items()}
+
+
+def file_sha256(path: Path) -> bytes:
+    """SHA-256 of a file's bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()
+
+
+def _content_hash(pairs: pd.DataFrame, hashes: list[bytes]) -> str:
     digest = hashlib.sha256(pairs.to_csv(index=False).encode())
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
+    for one in hashes:
+        digest.update(one)
     return digest.hexdigest()

@@ -14,9 +14,11 @@ SMALL_MODEL = 5_000_000
 
 @contextmanager
 def reproducible(device: torch.device) -> Iterator[None]:
-    """Give the global RNG back as it was, and on a CPU sum gradients in a fixed order.
+    """Give the global RNG back as it was, sum gradients on a CPU in a fixed order, and keep float32 whole.
 
-    Without the latter, the gradient of a large relative position bias is added up by several threads at once.
+    Without the second, the gradient of a large relative position bias is added up by several threads at once.
+    Without the third, cuDNN rounds the operands of float32 convolutions to TF32, 10 bits of mantissa, and so do
+    matrix products where a caller asked for it; what runs under bf16 autocast is not touched.
     """
     devices = range(torch.cuda.device_count()) if device.type == "cuda" else []
     before = (
@@ -24,7 +26,7 @@ def reproducible(device: torch.device) -> Iterator[None]:
         torch.is_deterministic_algorithms_warn_only_enabled(),
         torch.utils.deterministic.fill_uninitialized_memory,
     )
-    with torch.random.fork_rng(devices=devices):
+    with torch.random.fork_rng(devices=devices), full_float32():
         try:
             if device.type == "cpu":
                 torch.use_deterministic_algorithms(True)
@@ -34,6 +36,18 @@ def reproducible(device: torch.device) -> Iterator[None]:
         finally:
             torch.use_deterministic_algorithms(before[0], warn_only=before[1])
             torch.utils.deterministic.fill_uninitialized_memory = before[2]
+
+
+@contextmanager
+def full_float32() -> Iterator[None]:
+    """No TF32 within; the flags are put back afterwards."""
+    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    before = matmul.allow_tf32, cudnn.allow_tf32
+    matmul.allow_tf32 = cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        matmul.allow_tf32, cudnn.allow_tf32 = before
 
 
 @contextmanager
@@ -54,9 +68,11 @@ def small_on_cpu(model: torch.nn.Module, device: torch.device) -> Iterator[None]
         torch.set_num_threads(threads)
 
 
-def epoch_seeds(seed: int, epoch: int) -> tuple[int, int]:
-    """Two independent seeds for an epoch: of its order and of its dropout."""
+def epoch_seeds(seed: int, epoch: int, rank: int = 0) -> tuple[int, int]:
+    """Two independent seeds for an epoch: of its order, and of its dropout in the process `rank`."""
     order, dropout = np.random.SeedSequence([seed, epoch]).generate_state(2)
+    if rank:  # processes share the order, and must not share the masks
+        dropout = np.random.SeedSequence([seed, epoch, rank]).generate_state(1)[0]
     return int(order), int(dropout)
 
 

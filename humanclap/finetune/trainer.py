@@ -5,17 +5,25 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import torch
 
 from humanclap import losses
+from humanclap.finetune.accelerated import Engine
+from humanclap.finetune.augment import DropPaths, SpecAugment
+from humanclap.finetune.batches import Batch, draw_batches, own_share
 from humanclap.finetune.config import MAX_LOGIT_SCALE, FinetuneConfig
-from humanclap.finetune.data import Batch, PairData, draw_batches
+from humanclap.finetune.data import PairData
+from humanclap.finetune.placement import placed, take
 from humanclap.finetune.repeat import epoch_seeds, seed_dropout
+from humanclap.finetune.towers import Towers, choose_trained, make_optimizer, set_training_mode
+from humanclap.finetune.windows import DrawnWindows
 
 EVALUATION_CHUNK = 64
 VALIDATION_SEED = 0
+COMPILE_BACKEND = "inductor"
 
 
 class NonFiniteLoss(RuntimeError):
@@ -39,60 +47,89 @@ class Trainer:
         train: PairData,
         validation: PairData,
         device: torch.device,
+        engine: Engine | None = None,
+        windows: DrawnWindows | None = None,
     ) -> None:
+        """`engine` None makes one on `device`; `windows` goes with config.windows="drawn". Raises ValueError."""
         self.config, self.device = config, device
+        self.engine = engine or Engine(config, device)
         self.model = copy.deepcopy(model).to(device=device, dtype=torch.float32)
-        self.train_pairs, self.validation_pairs = train.to(device), validation.to(device)
+        self.train_pairs, self.validation_pairs = placed(train, device), placed(validation, device)
+        if (config.windows == "drawn") != (windows is not None):
+            raise ValueError(f"config.windows is {config.windows!r}: 'drawn', and only that, needs `windows`")
+        self._windows = windows
+        if windows is not None:  # they are overwritten in each epoch, and the caller's are not ours
+            own = {name: values.clone() for name, values in self.train_pairs.features.items()}
+            self.train_pairs = replace(self.train_pairs, features=own)
         # One layout for all epochs, variants and seeds: the contrastive loss depends on who shares a batch.
         self.validation_batches = draw_batches(
             self.validation_pairs, config.batch_size, torch.Generator().manual_seed(VALIDATION_SEED), True
         )
         choose_trained(self.model, config)
-        self.optimizer = make_optimizer(self.model, config)
+        trains_audio = config.towers != "text"
+        self._spec_augment = SpecAugment(self.model) if config.spec_augment and trains_audio else None
+        self._drop_paths = DropPaths(self.model, config.drop_path) if config.drop_path and trains_audio else None
+        self.optimizer = self.engine.accelerator.prepare_optimizer(
+            make_optimizer(self.model, config), device_placement=False
+        )
+        self._trained = [values for values in self.model.parameters() if values.requires_grad]
+        self._towers = Towers(self.model)
+        if config.compile:
+            self._towers.compile(backend=COMPILE_BACKEND)
 
     def batches(self, epoch: int) -> list[Batch]:
-        """The training batches of `epoch` (from 1), in order."""
+        """The training batches of `epoch` (from 1), in order, those of all processes together."""
         config = self.config
         generator = torch.Generator().manual_seed(epoch_seeds(config.seed, epoch)[0])
         return draw_batches(
             self.train_pairs, config.batch_size, generator, config.distinct_captions, config.drop_last
         )
 
-    def train_epoch(self, epoch: int, after_step: Callable[[], object] = lambda: None) -> dict[str, float]:
+    def train_epoch(
+        self, epoch: int, on_step: Callable[[int, torch.Tensor], object] | None = None
+    ) -> dict[str, float]:
         """Train on the batches of `epoch`; means over the pairs of "loss", its terms and "negative_share".
 
-        Each batch is measured as the step reaches it. Raises NonFiniteLoss, naming the step, when the loss is
-        NaN or infinite.
+        Each batch is measured as the step reaches it. After each step `on_step(step, loss)` is called, step from 1
+        and loss a scalar on the model's device, of the whole batch; reading it waits for the device. Raises
+        NonFiniteLoss, naming the step, when the loss is NaN or infinite.
         """
-        set_training_mode(self.model, self.config)
-        seed_dropout(epoch_seeds(self.config.seed, epoch)[1], self.device)
+        self._set_training(True)
+        if self._windows is not None:
+            drawn = self._windows.draw(self.config.seed, epoch)
+            features = self.train_pairs.features["input_features"]
+            features[self._windows.clips.to(features.device)] = drawn.to(features.device)
+        seed_dropout(epoch_seeds(self.config.seed, epoch, self.engine.rank)[1], self.device)
         batches = self.batches(epoch)
         sums: dict[str, torch.Tensor] = {}
         unread: list[torch.Tensor] = []
         for step, batch in enumerate(batches, start=1):
-            _add(sums, self._step(batch, unread), len(batch.pairs))
+            terms = self._step(batch, unread)
+            _add(sums, terms, len(batch.pairs))
             # Reading a number waits for the device: free on a CPU, so once an epoch elsewhere.
             if self.device.type == "cpu" or step == len(batches):
                 where = f"epoch {epoch}, step {{}} of {len(batches)}"
                 self._require_finite(unread, where, first_step=step - len(unread) + 1)
                 unread.clear()
-            after_step()
+            if on_step is not None:
+                on_step(step, terms["loss"].detach())
         return _means(sums, sum(len(batch.pairs) for batch in batches))
 
     @torch.inference_mode()
     def validate(self, epoch: int) -> tuple[dict[str, float], np.ndarray]:
         """The same means over the validation pairs, and the CLAPScore of each of them, `[N]` in 0-1.
 
-        In eval mode an embedding does not depend on its batch, so all are made first, in large chunks, and
-        the loss is then taken over fixed batches of `config.batch_size`. Raises NonFiniteLoss.
+        In eval mode an embedding does not depend on its batch, so all are made first, in large chunks and by all
+        processes, and the loss is then taken over fixed batches of `config.batch_size`. Raises NonFiniteLoss.
         """
-        self.model.eval()
+        self._set_training(False)
         data = self.validation_pairs
         audio, text = self._embed_all(data)
         self._require_finite([audio.sum() + text.sum()], f"the validation after epoch {epoch}", first_step=1)
         sums: dict[str, torch.Tensor] = {}
         for batch in self.validation_batches:
-            terms = self._terms(audio[batch.pairs], text[batch.pairs], data.target[batch.pairs])
+            rows = batch.pairs.to(self.device)
+            terms = self._terms(audio[rows], text[rows], data.target[rows])
             _add(sums, terms, len(batch.pairs))
         return _means(sums, len(data)), losses.clap_score(audio, text).cpu().numpy()
 
@@ -101,13 +138,35 @@ class Trainer:
         """τ = exp(-logit_scale_a), as in equation 5."""
         return math.exp(-float(self.model.logit_scale_a.detach()))
 
+    def finish(self) -> torch.nn.Module:
+        """The model, in eval mode and without what training put on it."""
+        self._set_training(False)
+        for extra in (self._spec_augment, self._drop_paths):
+            if extra is not None:
+                extra.remove()
+        return self.model.requires_grad_(True)
+
+    def _set_training(self, active: bool) -> None:
+        if active:
+            set_training_mode(self.model, self.config)
+        else:
+            self.model.eval()
+        if self._spec_augment is not None:
+            self._spec_augment.active = active
+        if self._drop_paths is not None:
+            self._drop_paths.train(active)
+
     def _step(self, batch: Batch, unread: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        data = self.train_pairs
-        audio = embed_audio(self.model, data, batch.clips)
-        text = embed_text(self.model, data, batch.captions, batch.width)[batch.caption_of]
-        terms = self._terms(audio, text, data.target[batch.pairs])
+        engine, data, n_pairs = self.engine, self.train_pairs, len(batch.pairs)
+        share = engine.shares(n_pairs)[engine.rank]
+        audio, text = self._embed(data, own_share(data, batch, share, whole_width=self.config.compile))
+        terms = self._terms(
+            engine.together(audio, n_pairs), engine.together(text, n_pairs), take(data.target, batch.pairs, self.device)
+        )
         self.optimizer.zero_grad(set_to_none=True)
-        terms["loss"].backward()
+        if terms["loss"].requires_grad:  # not in a process without pairs
+            engine.accelerator.backward(terms["loss"])
+        engine.sum_gradients(self._trained)
         self.optimizer.step()
         with torch.no_grad():
             log_scale = self.model.logit_scale_a.clamp_(0, math.log(MAX_LOGIT_SCALE))
@@ -119,6 +178,8 @@ class Trainer:
         self, audio: torch.Tensor, text: torch.Tensor, target: torch.Tensor
     ) -> dict[str, torch.Tensor]:
         config, scale = self.config, self.model.logit_scale_a.exp()
+        if not self.engine.is_main:
+            scale = scale.detach()  # every process has the whole loss: one of them gives its gradient
         terms = losses.human_clap_loss(
             audio, text, target, scale, config.kind, config.contrastive_weight, config.regression_weight
         )
@@ -127,16 +188,33 @@ class Trainer:
             terms["negative_share"] = (losses.cosine(audio, text) < 0).float().mean()
         return terms
 
+    def _embed(self, data: PairData, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embeddings `[n, D]` of the pairs of `batch`, not normalised, in float32."""
+        if not len(batch.pairs):
+            nothing = torch.zeros((0, self.model.config.projection_dim), device=self.device)
+            return nothing, nothing
+        with self.engine.accelerator.autocast():
+            audio, text = self._towers(
+                self._rows(data.features, batch.clips),
+                {name: values[:, : batch.width] for name, values in self._rows(data.tokens, batch.captions).items()},
+            )
+        return audio.float(), text.float()[batch.caption_of.to(self.device, non_blocking=True)]
+
     def _embed_all(self, data: PairData) -> tuple[torch.Tensor, torch.Tensor]:
         """The embeddings of every pair, `[N, D]` each."""
-        n_clips, n_captions = len(data.features["input_features"]), len(data.tokens["input_ids"])
-        chunks = (
-            torch.arange(n_clips).split(EVALUATION_CHUNK),
-            torch.arange(n_captions).split(EVALUATION_CHUNK),
-        )
-        audio = torch.cat([embed_audio(self.model, data, clips) for clips in chunks[0]])
-        text = torch.cat([embed_text(self.model, data, captions) for captions in chunks[1]])
-        return audio[data.clip], text[data.caption]
+        embedded = []
+        for values, encode in ((data.features, self._towers.audio), (data.tokens, self._towers.text)):
+            n_rows = len(next(iter(values.values())))
+            share = self.engine.shares(n_rows)[self.engine.rank]
+            own = [torch.zeros((0, self.model.config.projection_dim), device=self.device)]
+            with self.engine.accelerator.autocast():
+                for rows in torch.arange(share.start, share.stop).split(EVALUATION_CHUNK) if len(share) else ():
+                    own.append(encode(**self._rows(values, rows)).float())
+            embedded.append(self.engine.together(torch.cat(own), n_rows))
+        return embedded[0][data.clip.to(self.device)], embedded[1][data.caption.to(self.device)]
+
+    def _rows(self, values: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: take(tensor, rows, self.device) for name, tensor in values.items()}
 
     def _require_finite(self, values: list[torch.Tensor], where: str, first_step: int) -> None:
         finite = torch.isfinite(torch.stack(values)).tolist()
@@ -147,58 +225,6 @@ class Trainer:
                 f"{self.config.kind!r}, learning_rate {self.config.learning_rate:g}): look for broken audio "
                 "features or lower the learning rate"
             )
-
-
-def embed_audio(model: torch.nn.Module, data: PairData, clips: torch.Tensor) -> torch.Tensor:
-    """Embeddings of some distinct clips, not normalised: indices `[n]` -> `[n, D]`."""
-    features = {name: values[clips] for name, values in data.features.items()}
-    return model.audio_projection(model.audio_model(**features).pooler_output)
-
-
-def embed_text(
-    model: torch.nn.Module, data: PairData, captions: torch.Tensor, width: int | None = None
-) -> torch.Tensor:
-    """Embeddings of some distinct captions, from their first `width` tokens: indices `[n]` -> `[n, D]`."""
-    tokens = {name: values[captions, :width] for name, values in data.tokens.items()}
-    return model.text_projection(model.text_model(**tokens).pooler_output)
-
-
-def choose_trained(model: torch.nn.Module, config: FinetuneConfig) -> None:
-    """Let gradients reach the chosen towers and the temperature, and nothing else."""
-    model.requires_grad_(False)
-    for tower in ("audio", "text"):
-        if config.towers in ("both", tower):
-            for module in _tower(model, tower):
-                module.requires_grad_(True)
-    model.logit_scale_a.requires_grad_(config.learn_temperature)
-
-
-def set_training_mode(model: torch.nn.Module, config: FinetuneConfig) -> None:
-    """Dropout and batch-norm statistics on in the trained towers, as far as `config` lets them be."""
-    model.eval()
-    for tower in ("audio", "text"):
-        if config.towers in ("both", tower):
-            for module in _tower(model, tower):
-                module.train(config.dropout)
-    for module in model.audio_model.modules():
-        if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-            module.train(config.towers != "text" and not config.freeze_batch_norm)
-
-
-def make_optimizer(model: torch.nn.Module, config: FinetuneConfig) -> torch.optim.AdamW:
-    """AdamW with weight decay on matrices only: not on biases, norms, position biases and the temperature."""
-    trained = {name: values for name, values in model.named_parameters() if values.requires_grad}
-    plain = [values for name, values in trained.items() if values.ndim < 2 or "bias" in name]
-    decayed = [values for name, values in trained.items() if not (values.ndim < 2 or "bias" in name)]
-    groups = [
-        {"params": decayed, "weight_decay": config.weight_decay},
-        {"params": plain, "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
-
-
-def _tower(model: torch.nn.Module, name: str) -> tuple[torch.nn.Module, torch.nn.Module]:
-    return getattr(model, f"{name}_model"), getattr(model, f"{name}_projection")
 
 
 def _add(sums: dict[str, torch.Tensor], terms: dict[str, torch.Tensor], n_pairs: int) -> None:

@@ -11,7 +11,7 @@ import torch
 
 from .. import losses
 from ..finetune.repeat import reproducible, seed_dropout, small_on_cpu
-from ..finetune.trainer import make_optimizer
+from ..finetune.towers import make_optimizer
 from .architectures import Architecture, new_model, new_tokenizer
 from .settings import Pretraining
 
