@@ -656,7 +656,7 @@ def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeyp
     validation = sets[1].with_target(np.ones(24))  # the same wish on both sides: each epoch is better
     with pytest.raises(
         OSError,
-        match="No space left on device: the best model, of epoch 2, could not .* checkpoint of epoch 2 is whole",
+        match="No space left on device: the best model, of epoch 2 could not .* checkpoint of epoch 2 is whole",
     ):
         run(clap, (train, validation), tmp_path, kind="mae", epochs=4)
     files = ["history.csv", "manifest.json", "model", "times.csv"]
