@@ -21,7 +21,18 @@ from .paper_tables import paper_table
 from .partial import partial_srcc
 from .render import render_table, write_table
 from .resamples import ResamplePlan
-from .screening import screening_effect
+from .rules import (
+    Rule,
+    agreement_screening,
+    agreement_weights,
+    anchor_rule,
+    default_rules,
+    no_screening,
+    relate_rule,
+    straight_lining,
+    z_scores,
+)
+from .screening import screening_agreement, screening_effect, screening_rules
 from .significance import holm, two_sided_p
 from .systems import SYSTEMS_NOTE, preferences, system_means
 from .tables import breakdown, compare_models
@@ -39,10 +50,14 @@ __all__ = [
     "HumanCeiling",
     "Interval",
     "ResamplePlan",
+    "Rule",
     "WeightedAuc",
     "WeightedCorrelations",
     "ablation",
+    "agreement_screening",
+    "agreement_weights",
     "anchor_auc",
+    "anchor_rule",
     "bca_interval",
     "blind_baselines",
     "blind_predictions",
@@ -54,18 +69,25 @@ __all__ = [
     "compare",
     "compare_models",
     "correlations",
+    "default_rules",
     "holm",
     "human_ceiling",
     "listener_habits",
     "listening_table",
+    "no_screening",
     "paper_table",
     "partial_srcc",
     "percentile_interval",
     "preferences",
+    "relate_rule",
     "render_table",
+    "screening_agreement",
     "screening_effect",
+    "screening_rules",
+    "straight_lining",
     "swap_captions",
     "system_means",
     "two_sided_p",
     "write_table",
+    "z_scores",
 ]
