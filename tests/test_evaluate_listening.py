@@ -192,7 +192,7 @@ def test_too_few_pairs_and_ties_are_marked_cells(study):
         ({"scores": lambda t: t[t["training_seed"] != 1]}, "in one of them only: listens, seed 1"),
         (
             {"scores": lambda t: t.assign(training_seed=t["training_seed"].replace(1, np.nan))},
-            "'listens' has rows with a training_seed and rows without",
+            "model 'listens' have a training_seed that is no whole number",
         ),
         ({"scores": lambda t: t[t["model"] != "clip"]}, "swapped has models that scores lacks: clip"),
         ({"swapped": lambda t: t.drop(columns="original_text")}, "swapped has no column original_text"),

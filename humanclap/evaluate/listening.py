@@ -7,14 +7,16 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from .bootstrap import ResamplePlan, bootstrap_samples
+from .bootstrap import bootstrap_samples
 from .cells import MIN_PAIRS, known_systems
 from .checks import PAIR, check_level, listed, need_columns
 from .controls import WeightedAuc
 from .floors import caption_features
 from .partial import WeightedPartialSrcc
-from .seeds import SEED, Runs, averaged, partners, widen_runs
+from .resamples import ResamplePlan
+from .seeds import averaged, partners
 from .weighted import WeightedCorrelations
+from .wide import SEED, Wide, widen
 
 TRUE = "SRCC"
 PARTIAL = "partial SRCC"
@@ -32,21 +34,21 @@ CONTROLS = (TRUE, PARTIAL, PARTIAL_TEMPORAL, SWAPPED, DROP, AUC_SWAPPED, CLIP_SW
 class _Table:
     """Rows as they come: values [R] and samples [R, B] of every run, written down for each model."""
 
-    runs: Runs
+    wide: Wide
     model: str
     level: float
     rows: list[dict] = field(default_factory=list)
 
-    def add(self, control: str, values, samples, n: int, note: str = "", runs: Runs | None = None) -> None:
-        """`runs`: those that the values belong to, where some of the table's models may be missing."""
-        given = (runs or self.runs).rows
-        for name in self.runs.models:
+    def add(self, control: str, values, samples, n: int, note: str = "", of: Wide | None = None) -> None:
+        """`of`: whose runs the values are of, where some of the table's models may be missing."""
+        of = of or self.wide
+        for name in self.wide.models:
             row = {self.model: name, "control": control}
-            if name not in given:
+            if name not in of.models:
                 row |= dict.fromkeys(("value", "low", "high", "seed_sd"), np.nan)
                 row |= {"n": 0, "n_undefined": 0, "n_seeds": 0, "note": "not scored with these captions"}
             else:
-                of_model = given[name]
+                of_model = of.rows(name)
                 found = averaged(values[of_model], samples[of_model], self.level)
                 undefined = "" if np.isfinite(found.value) else "undefined: nothing varies, or nothing is left"
                 row |= {**found.as_dict(), "n": n, "note": note if np.isfinite(found.value) else note or undefined}
@@ -54,7 +56,7 @@ class _Table:
 
     def to_frame(self) -> pd.DataFrame:
         columns = [self.model, "control", "value", "low", "high", "n", "n_undefined", "n_seeds", "seed_sd", "note"]
-        place = {name: i for i, name in enumerate(self.runs.models)}
+        place = {name: i for i, name in enumerate(self.wide.models)}
         return pd.DataFrame(sorted(self.rows, key=lambda row: place[row[self.model]]), columns=columns)
 
 
@@ -104,22 +106,22 @@ def listening_table(
             scores; models in `swapped` or `anchors` that `scores` lacks; `matched` names no system of the scores.
     """
     check_level(level)
-    runs = widen_runs(scores, score, model)
-    table = _Table(runs, model, level)
-    pairs = runs.wide.pairs
+    wide = widen(scores, score, model, [])
+    table = _Table(wide, model, level)
+    pairs = wide.pairs
     plan = ResamplePlan.draw(pairs["text"], len(pairs), n_resamples, seed)
-    true = _srcc(runs.wide.scores, runs.wide.target, plan)
+    true = _srcc(wide.scores, wide.target, plan)
     table.add(TRUE, *true, len(pairs), _few(len(pairs)))
     _add_partial(table, plan)
     if swapped is not None or anchors is not None:
         own = _matched_rows(pairs, matched)
     if swapped is not None:
-        other = _swapped_runs(swapped, runs, score, model)
+        other = _widen_swapped(swapped, wide, score, model)
         _add_swapped(table, other, true, own, plan)
     if anchors is not None:
         # an anchor has a rating, and no target that a score is held against: `widen` asks for one
         bare = [column for column in (model, *PAIR, score, SEED) if column in anchors]
-        other = widen_runs(anchors[bare].assign(target=0.0), score, model)
+        other = widen(anchors[bare].assign(target=0.0), score, model, [])
         _add_anchors(table, other, own, n_resamples, seed)
     return table.to_frame()
 
@@ -154,7 +156,7 @@ def _matched_rows(pairs: pd.DataFrame, matched: str | None) -> np.ndarray:
 
 
 def _add_partial(table: _Table, plan: ResamplePlan) -> None:
-    wide = table.runs.wide
+    wide = table.wide
     words, temporal = caption_features(wide.pairs).T
     systems = known_systems(wide.pairs)
     note = _few(len(wide.pairs)) or ("" if systems is not None else "no system known: given the caption only")
@@ -163,32 +165,32 @@ def _add_partial(table: _Table, plan: ResamplePlan) -> None:
         table.add(control, *_evaluate(statistic, plan), len(wide.pairs), note)
 
 
-def _swapped_runs(swapped: pd.DataFrame, runs: Runs, score: str, model: str) -> Runs:
+def _widen_swapped(swapped: pd.DataFrame, wide: Wide, score: str, model: str) -> Wide:
     """The swapped pairs' scores in the order of the scores' own pairs, found by clip and original caption."""
     need_columns(swapped, "swapped", [model, *PAIR, "original_text", score])
     by_own = swapped.assign(text=swapped["original_text"])
-    other = widen_runs(by_own, score, model)
-    wanted, found = (pd.MultiIndex.from_frame(wide.pairs[PAIR]) for wide in (runs.wide, other.wide))
+    other = widen(by_own, score, model, [])
+    wanted, found = (pd.MultiIndex.from_frame(each.pairs[PAIR]) for each in (wide, other))
     places = found.get_indexer(wanted)
     if (places < 0).any() or len(found) != len(wanted):
         raise ValueError(
             f"swapped must be of the same pairs as scores, by audio and original_text: it lacks {(places < 0).sum()} "
             f"of {len(wanted)} and has {len(found)}; make it with swap_captions of the same pairs"
         )
-    if not np.array_equal(other.wide.target[places], runs.wide.target):
+    if not np.array_equal(other.target[places], wide.target):
         raise ValueError("the targets of swapped are not those of the scores: they stay with the clip")
-    return replace(other, wide=replace(other.wide, scores=other.wide.scores[:, places]))
+    return replace(other, scores=other.scores[:, places])
 
 
-def _add_swapped(table: _Table, other: Runs, true: tuple, own: np.ndarray, plan: ResamplePlan) -> None:
-    runs = table.runs
-    note = _few(len(runs.wide.pairs))
-    away = _srcc(other.wide.scores, runs.wide.target, plan)
-    table.add(SWAPPED, *away, len(runs.wide.pairs), note, other)
-    partner = partners(other, runs, "swapped")
+def _add_swapped(table: _Table, other: Wide, true: tuple, own: np.ndarray, plan: ResamplePlan) -> None:
+    wide = table.wide
+    note = _few(len(wide.pairs))
+    away = _srcc(other.scores, wide.target, plan)
+    table.add(SWAPPED, *away, len(wide.pairs), note, other)
+    partner = partners(other, wide, "swapped")
     drop = tuple(here[partner] - there for here, there in zip(true, away, strict=True))
-    table.add(DROP, *drop, len(runs.wide.pairs), note, other)
-    mine, theirs = runs.wide.scores[partner][:, own], other.wide.scores[:, own]
+    table.add(DROP, *drop, len(wide.pairs), note, other)
+    mine, theirs = wide.scores[partner][:, own], other.scores[:, own]
     auc = _auc(mine, theirs)
     n_own, share = int(own.sum()), _share_above(mine, theirs)
     statistics = {
@@ -199,18 +201,18 @@ def _add_swapped(table: _Table, other: Runs, true: tuple, own: np.ndarray, plan:
         table.add(control, *_evaluate(statistic, plan, n_own), n_own, _few(n_own), other)
 
 
-def _add_anchors(table: _Table, other: Runs, own: np.ndarray, n_resamples: int, seed: int) -> None:
-    runs = table.runs
-    partner = partners(other, runs, "anchors")
-    pairs = runs.wide.pairs[own].reset_index(drop=True)
-    mine, theirs = runs.wide.scores[partner][:, own], other.wide.scores
-    captions = [*pairs["text"], *other.wide.pairs["text"]]
+def _add_anchors(table: _Table, other: Wide, own: np.ndarray, n_resamples: int, seed: int) -> None:
+    wide = table.wide
+    partner = partners(other, wide, "anchors")
+    pairs = wide.pairs[own].reset_index(drop=True)
+    mine, theirs = wide.scores[partner][:, own], other.scores
+    captions = [*pairs["text"], *other.pairs["text"]]
     plan = ResamplePlan.draw(captions, len(captions), n_resamples, seed)
     found = _evaluate(_auc(mine, theirs), plan, min(mine.shape[1], theirs.shape[1]))
     note = f"{mine.shape[1]} own captions, {theirs.shape[1]} anchors"
     table.add(AUC_ANCHORS, *found, len(captions), note, other)
 
-    anchor = other.wide.pairs[PAIR].assign(anchor=np.arange(theirs.shape[1]))
+    anchor = other.pairs[PAIR].assign(anchor=np.arange(theirs.shape[1]))
     same = anchor.merge(pairs[PAIR].assign(own=np.arange(len(pairs))), on="audio", suffixes=("_anchor", ""))
     same = same[same["text"] != same["text_anchor"]]
     left = theirs.shape[1] - same["anchor"].nunique()

@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from .bootstrap import ResamplePlan, bootstrap_samples
+from .bootstrap import bootstrap_samples
 from .cells import MIN_PAIRS
 from .checks import PAIR, as_ratings, need_columns
+from .resamples import ResamplePlan
 from .rules import Rule, no_screening
 from .weighted import WeightedCorrelations
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from .bootstrap import Interval, ResamplePlan, bootstrap_samples, percentile_interval
+from .bootstrap import Interval, bootstrap_samples
 from .cells import MIN_PAIRS
 from .checks import as_pair, as_vector
 from .groups import as_labels, group_codes, own_groups
+from .intervals import percentile_interval
+from .resamples import ResamplePlan
 from .weighted import EXACT_IN_FLOAT32, Ranked
 
 NOTHING_LEFT = 1e-9  # share of a rank's variance below which what the covariates leave is rounding

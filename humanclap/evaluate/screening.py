@@ -9,10 +9,11 @@ import pandas as pd
 
 from humanclap.relate.checks import need_seed
 
-from .bootstrap import ResamplePlan, percentile_interval
 from .cells import MIN_PAIRS
 from .checks import PAIR, as_vector, check_level, need_columns, whole_number
+from .intervals import percentile_interval
 from .panels import Drawn, MeanOverDraws, Panel, Panels, make_panels, mean_srcc
+from .resamples import ResamplePlan
 from .rules import Rule, anchor_rule, default_rules
 
 ALL_LEFT, COMMON = "all pairs left", "common pairs, equal raters"

@@ -5,20 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
-from .bootstrap import percentile_interval
-from .checks import listed, need_columns
-from .wide import SEED, Wide, widen
-
-
-@dataclass(frozen=True)
-class Runs:
-    """The scores of every trained run, one row a pair: `wide` [R, n], `models`, and the rows of each model."""
-
-    wide: Wide
-    models: list
-    rows: dict
+from .checks import listed
+from .intervals import percentile_interval
+from .wide import Wide
 
 
 @dataclass(frozen=True)
@@ -38,46 +28,19 @@ class Averaged:
         return {name: getattr(self, name) for name in ("value", "low", "high", "n_undefined", "n_seeds", "seed_sd")}
 
 
-def widen_runs(table: pd.DataFrame, score: str, model: str, also: list[str] | None = None) -> Runs:
-    """`widen` for a table in which a model may have several values of `training_seed` (NaN: it has none).
+def partners(other: Wide, wide: Wide, name: str) -> np.ndarray:
+    """For each run of `other` (called `name`), the place of the same model and training seed in `wide`.
 
-    A run is a model and a seed; each run must cover the same pairs. ValueError as `widen`, and for a model that
-    has rows with a seed and rows without.
+    ValueError where `other` has a model that `wide` lacks, or one of its models lacks a seed or has one more.
     """
-    need_columns(table, "the score table", [model])
-    if SEED not in table or table[SEED].isna().all():
-        wide = widen(table, score, model, also or [])
-        return Runs(wide, wide.models, {name: [i] for i, name in enumerate(wide.models)})
-    seeded = table[SEED].notna().groupby(table[model]).agg(["all", "any"])
-    mixed = seeded.index[seeded["any"] & ~seeded["all"]]
-    if len(mixed):
-        raise ValueError(f"model {mixed[0]!r} has rows with a {SEED} and rows without: give it to all or to none")
-    runs = table[[model, SEED]].drop_duplicates()
-    names = {
-        (name, seed): name if pd.isna(seed) else f"{name}, seed {seed:g}"
-        for name, seed in runs.itertuples(index=False)
-    }
-    run = [name if pd.isna(seed) else names[name, seed] for name, seed in zip(table[model], table[SEED])]
-    wide = widen(table.assign(**{model: run}), score, model, also or [])
-    rows = {}
-    for (name, _), run_name in names.items():
-        rows.setdefault(name, []).append(wide.models.index(run_name))
-    return Runs(wide, list(rows), rows)
-
-
-def partners(other: Runs, runs: Runs, name: str) -> np.ndarray:
-    """For each run of `other` (called `name`), the place of the same run in `runs`.
-
-    ValueError where `other` has a model that `runs` lacks, or one of its models lacks a seed or has one more.
-    """
-    unknown = [model for model in other.models if model not in runs.models]
+    unknown = [model for model in other.models if model not in wide.models]
     if unknown:
-        raise ValueError(f"{name} has models that scores lacks: {listed(unknown)}. Scores has {listed(runs.models)}")
-    wanted = {runs.wide.models[place] for model in other.models for place in runs.rows[model]}
-    odd = sorted(map(str, wanted.symmetric_difference(other.wide.models)))
+        raise ValueError(f"{name} has models that scores lacks: {listed(unknown)}. Scores has {listed(wide.models)}")
+    wanted = {run for run in wide.runs if run[0] in other.models}
+    odd = sorted(f"{model}, seed {seed}" for model, seed in wanted.symmetric_difference(other.runs))
     if odd:
         raise ValueError(f"a model's seeds must all stand in scores and in {name}; in one of them only: {listed(odd)}")
-    return np.array([runs.wide.models.index(run) for run in other.wide.models])
+    return np.array([wide.runs.index(run) for run in other.runs])
 
 
 def averaged(values: np.ndarray, samples: np.ndarray, level: float = 0.95) -> Averaged:

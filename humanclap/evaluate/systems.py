@@ -9,11 +9,12 @@ import pandas as pd
 
 from humanclap.relate.checks import need_seed
 
-from .bootstrap import ResamplePlan
 from .cells import MIN_PAIRS, known_systems, system_order
 from .checks import PAIR, as_ratings, check_level, listed, need_columns, whole_number
-from .seeds import Runs, averaged, widen_runs
+from .resamples import ResamplePlan
+from .seeds import averaged
 from .split_half import random_halves
+from .wide import Wide, widen
 
 SYSTEMS_NOTE = (
     "AudioLDM and AudioLDM 2 are conditioned on CLAP embeddings, and Tango 2 is tuned on preferences that a CLAP "
@@ -36,18 +37,18 @@ def system_means(
     `SYSTEMS_NOTE` belongs under the table. ValueError as `widen` does, and where systems are not known.
     """
     check_level(level)
-    runs = widen_runs(scores, score, model, ["system"])
-    systems = _need_systems(runs)
-    plan = ResamplePlan.draw(runs.wide.pairs["text"], len(systems), n_resamples, seed)
-    values = np.vstack([runs.wide.scores, 10 * runs.wide.target])
+    wide = widen(scores, score, model, ["system"])
+    systems = _need_systems(wide)
+    plan = ResamplePlan.draw(wide.pairs["text"], len(systems), n_resamples, seed)
+    values = np.vstack([wide.scores, 10 * wide.target])
     rows = []
     for system in system_order(systems):
         chosen = systems == system
         means, samples = _mean(values[:, chosen], plan, chosen)
         note = "" if chosen.sum() >= MIN_PAIRS else f"fewer than {MIN_PAIRS} pairs" if chosen.any() else "no such pairs"
         people = averaged(means[-1:], samples[-1:], level)
-        for name in runs.models:
-            of_model = averaged(means[runs.rows[name]], samples[runs.rows[name]], level)
+        for name in wide.models:
+            of_model = averaged(means[wide.rows(name)], samples[wide.rows(name)], level)
             row = {model: name, "system": system}
             row |= {"score": of_model.value, "score_low": of_model.low, "score_high": of_model.high}
             row |= {"rating": people.value, "rating_low": people.low, "rating_high": people.high}
@@ -55,7 +56,7 @@ def system_means(
                 row |= dict.fromkeys(list(row)[2:], np.nan)
             row |= {"n": int(chosen.sum()), "n_seeds": of_model.n_seeds, "seed_sd": of_model.seed_sd, "note": note}
             rows.append(row)
-    return pd.DataFrame(sorted(rows, key=lambda row: runs.models.index(row[model])))
+    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row[model])))
 
 
 def preferences(
@@ -102,14 +103,14 @@ def preferences(
     check_level(level)
     n_splits, seed = whole_number(n_splits, "n_splits", 1), need_seed(seed)
     min_captions = whole_number(min_captions, "min_captions", 1)
-    runs = widen_runs(scores, score, model, ["system"])
-    systems, target = _need_systems(runs), runs.wide.target
-    items, left_out = _comparisons(runs.wide.pairs, systems, min_captions)
+    wide = widen(scores, score, model, ["system"])
+    systems, target = _need_systems(wide), wide.target
+    items, left_out = _comparisons(wide.pairs, systems, min_captions)
     plan = ResamplePlan.draw(items["text"], len(items), n_resamples, seed)
     a, b = items["a"].to_numpy(), items["b"].to_numpy()
-    by_score, by_people = np.sign(runs.wide.scores[:, a] - runs.wide.scores[:, b]), np.sign(target[a] - target[b])
+    by_score, by_people = np.sign(wide.scores[:, a] - wide.scores[:, b]), np.sign(target[a] - target[b])
     agree = (1 + by_score * by_people) / 2
-    halves = None if ratings is None else _half_agreement(ratings, runs.wide.pairs, items, n_splits, seed)
+    halves = None if ratings is None else _half_agreement(ratings, wide.pairs, items, n_splits, seed)
     floor = None if train_pairs is None else _floor(train_pairs, items, by_people)
     rows = []
     for name, chosen in _subsets(items):
@@ -117,8 +118,8 @@ def preferences(
         of_models = _mean(agree[:, chosen], plan, chosen)
         beside = {**_reference("half", halves, plan, chosen, level), **_reference("floor", floor, plan, chosen, level)}
         beside["half_agreement"] = beside.pop("half")
-        for model_name in runs.models:
-            of_model = runs.rows[model_name]
+        for model_name in wide.models:
+            of_model = wide.rows(model_name)
             found = averaged(of_models[0][of_model], of_models[1][of_model], level)
             first = items[chosen].iloc[0]
             row = {model: model_name, "systems": name}
@@ -136,11 +137,11 @@ def preferences(
     columns = [model, "systems", "system_a", "system_b", "value", "low", "high", "n", "n_captions", "n_ties_score"]
     columns += ["n_ties_people", "n_undefined", "n_seeds", "seed_sd", "half_agreement", "half_low", "half_high"]
     columns += ["n_half", "floor", "floor_low", "floor_high", "note"]
-    return pd.DataFrame(sorted(rows, key=lambda row: runs.models.index(row[model])), columns=columns)
+    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row[model])), columns=columns)
 
 
-def _need_systems(runs: Runs) -> np.ndarray:
-    systems = known_systems(runs.wide.pairs)
+def _need_systems(wide: Wide) -> np.ndarray:
+    systems = known_systems(wide.pairs)
     if systems is None:
         raise ValueError("the score table names no system: its column system is empty, so there is nothing to compare")
     return systems
