@@ -1,35 +1,43 @@
 """Figures: each function takes a table and returns a matplotlib Figure in one house style (colour-blind safe)."""
 
-from .breakdowns import controls, dumbbells
+from .breakdowns import further_breakdowns
+from .calibration import calibration
+from .controls import controls, listening, preferences
 from .overview import overview
-from .ratings import (
-    LABELLED,
-    agreement_by_system,
-    anchor_means,
-    floor_and_ceiling,
-    scale_use,
-    screening_curve,
-    screening_effect,
-)
-from .scores import learning_curves, overall_forest, score_scatter, spectrograms
-from .style import COLOURS, MODEL_NAMES, SYSTEM_NAMES
+from .ratings import LABELLED, agreement_by_system, anchor_means, floor_and_ceiling, scale_use
+from .scatter import score_scatter
+from .screening import screening_curve, screening_effect, screening_rules
+from .spectra import spectrograms
+from .style import COLOURS, DOUBLE, MODEL_NAMES, SINGLE, SYSTEM_NAMES, write_figure
+from .systems import system_means
+from .tables import dumbbells, overall_forest
+from .training import learning_curves
 
 __all__ = [
     "COLOURS",
+    "DOUBLE",
     "LABELLED",
     "MODEL_NAMES",
+    "SINGLE",
     "SYSTEM_NAMES",
     "agreement_by_system",
     "anchor_means",
+    "calibration",
     "controls",
     "dumbbells",
     "floor_and_ceiling",
+    "further_breakdowns",
     "learning_curves",
+    "listening",
     "overall_forest",
     "overview",
+    "preferences",
     "scale_use",
     "score_scatter",
     "screening_curve",
     "screening_effect",
+    "screening_rules",
     "spectrograms",
+    "system_means",
+    "write_figure",
 ]

@@ -1,86 +1,62 @@
-"""Figures of Tables II and III: where a score got better, and by how much."""
+"""Further breakdowns: one metric along the values of something that the pairs differ in."""
 
 from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from .style import COLOURS, MODEL_NAMES, SYSTEM_NAMES, house_style, model_colour, new_figure
+from .parts import FLOOR_NAME, cell_name, column, legend_below, line_handle, need_model, need_rows, one_each, outer_labels
+from .parts import panels, shortened
+from .style import COLOURS, house_style, model_looks
 
-
-@house_style
-def dumbbells(cells: pd.DataFrame, baseline: str, model: str) -> Figure:
-    """SRCC of two models in each cell, joined by a line, with 95 % intervals; the blind floor of the cell as a tick.
-
-    Args:
-        cells: tidy table of `evaluate.breakdown`: `model`, `cell`, `metric`, `value`, `low`, `high`, `n`, and
-            `floor` (NaN where there is none).
-    """
-    rows = cells[cells["metric"] == "srcc"]
-    names = list(dict.fromkeys(rows["cell"]))
-    places = dict(zip(names, np.arange(len(names))[::-1]))
-    figure, axis = new_figure(7, 1.2 + 0.42 * len(names))
-    before, after = (rows[rows["model"] == which].set_index("cell").reindex(names) for which in (baseline, model))
-    spots = np.array([places[name] for name in names])
-    axis.hlines(spots, before["value"], after["value"], color="0.7", linewidth=3, zorder=1)
-    for part, which, lift in ((before, baseline, -0.13), (after, model, 0.13)):
-        colour = model_colour(which)
-        axis.hlines(spots + lift, part["low"], part["high"], color=colour, linewidth=1.2, alpha=0.7)
-        axis.scatter(part["value"], spots, color=colour, s=42, zorder=3, label=MODEL_NAMES.get(which, which))
-    if "floor" in rows:
-        axis.scatter(
-            before["floor"],
-            spots,
-            marker="|",
-            s=160,
-            color=COLOURS["orange"],
-            linewidth=2,
-            label="never listens",
-            zorder=2,
-        )
-    labels = [f"{SYSTEM_NAMES.get(name, name)}, n = {n:,.0f}" for name, n in zip(names, before["n"])]
-    axis.set_yticks(spots, labels)
-    axis.axvline(0, color="0.5", linewidth=0.8)
-    axis.set(
-        title="SRCC before and after fine-tuning",
-        xlabel="SRCC (95 % intervals)",
-        ylim=(-0.7, len(names) - 0.3),
-    )
-    axis.grid(axis="y", visible=False)
-    figure.legend(loc="outside lower center", ncols=3)
-    return figure
+_WIDTH = 0.7  # of the distance of two cells, in which the models stand side by side
 
 
 @house_style
-def controls(table: pd.DataFrame) -> Figure:
-    """What each model keeps when it should lose everything: SRCC with true and swapped captions, AUC of anchors.
+def further_breakdowns(table: pd.DataFrame, metric: str = "srcc") -> Figure:
+    """One metric of each model in the cells of further breakdowns, with 95 % intervals, n below each cell; a panel each.
 
     Args:
-        table: `model`, `control` ("true captions", "swapped captions", "matched against mismatched"), `value`, `low`, `high`.
+        table: `breakdown` (what the cells differ in; a panel each; may be missing where there is one), `model`, `cell`,
+            `metric`, `value`, `low`, `high`, `n`, and where it is there `floor`.
+
+    Raises:
+        ValueError: a missing column, no row of the metric, a model and cell twice.
     """
-    figure, (left, right) = new_figure(7.6, 0.9 + 0.36 * table["model"].nunique(), columns=2, sharey=True)
-    models = list(dict.fromkeys(table["model"]))
-    spots = np.arange(len(models))[::-1]
-    panels = (
-        (
-            left,
-            (("true captions", "blue"), ("swapped captions", "vermilion")),
-            "SRCC with the mean rating",
-            0.0,
-        ),
-        (right, (("matched against mismatched", "green"),), "AUC, matched against mismatched captions", 0.5),
-    )
-    for axis, marks, label, chance in panels:
-        for control, colour in marks:
-            part = table[table["control"] == control].set_index("model").reindex(models)
-            axis.hlines(spots, part["low"], part["high"], color=COLOURS[colour], linewidth=2)
-            axis.scatter(part["value"], spots, color=COLOURS[colour], s=34, zorder=3, label=control)
-        axis.axvline(chance, color="0.4", linestyle="--", linewidth=1)
-        axis.set(xlabel=label, ylim=(-0.6, len(models) - 0.4))
-        axis.grid(axis="y", visible=False)
-    left.set_yticks(spots, [MODEL_NAMES.get(model, model) for model in models])
-    left.set_title("Does it need the caption?")
-    right.set_title("Does it tell pairs apart?")
-    figure.legend(loc="outside lower center", ncols=3)
+    rows = need_rows(table, "the table of breakdowns", ("model", "cell", "metric", "value", "low", "high", "n"))
+    rows = need_model(rows, metric, "metric")
+    if "breakdown" not in rows:
+        rows = rows.assign(breakdown="")
+    rows = one_each(rows, ["breakdown", "model", "cell"], "the table of breakdowns")
+    kinds, looks = list(dict.fromkeys(rows["breakdown"])), model_looks(rows["model"])
+    figure, axes, across = panels(len(kinds), 2.1, most=2, extra=0.3, sharey=True)
+    offsets = dict(zip(looks, (np.arange(len(looks)) - (len(looks) - 1) / 2) * _WIDTH / max(len(looks), 3)))
+    for axis, kind in zip(axes, kinds):
+        part = rows[rows["breakdown"] == kind]
+        cells = list(dict.fromkeys(part["cell"]))
+        spots = np.arange(len(cells), dtype=float)
+        for model, look in looks.items():
+            mine = part[part["model"] == model].set_index("cell").reindex(cells)
+            x = spots + offsets[model]
+            axis.plot(x, mine["value"], color=look.colour, linewidth=0.7, alpha=0.6, zorder=2, gid="line")
+            axis.vlines(x, mine["low"], mine["high"], color=look.colour, linewidth=1.2, zorder=3, gid="interval")
+            axis.scatter(x, mine["value"], color=look.colour, marker=look.marker, s=16, linewidth=0, zorder=4, gid="value")
+        first = part.drop_duplicates("cell").set_index("cell").reindex(cells)
+        floor = column(first, "floor")
+        axis.hlines(floor, spots - 0.42, spots + 0.42, color=COLOURS["orange"], linewidth=1.6, zorder=1, gid="floor")
+        width = max(4, int(30 / len(cells)))
+        labels = [f"{shortened(cell_name(cell), width, lines=2)}\n{n:,.0f}" for cell, n in zip(cells, first["n"])]
+        axis.set_xticks(spots, labels)
+        axis.set_xlim(-0.6, len(cells) - 0.4)
+        axis.axhline(0, color="0.5", linewidth=0.8, zorder=1)
+        axis.set_title(shortened(kind, 46))
+        axis.grid(axis="x", visible=False)
+        axis.tick_params(labelbottom=True)
+    outer_labels(axes, across, "cell, and n below it", f"{metric.upper()} (95 %)")
+    handles = [line_handle(look) for look in looks.values()]
+    if np.isfinite(column(rows, "floor")).any():
+        handles.append(Line2D([], [], color=COLOURS["orange"], linewidth=1.6, label=FLOOR_NAME))
+    legend_below(figure, handles)
     return figure

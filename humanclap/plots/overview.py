@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from .style import COLOURS, house_style, new_figure
+from .style import COLOURS, DOUBLE, SMALL, house_style, new_figure
 
 
 @house_style
@@ -15,7 +15,7 @@ def overview(contrastive_weight: float = 0.1, regression_weight: float = 1.0) ->
     Args:
         contrastive_weight, regression_weight: λ1 and λ2 of equation 6, written into the drawing.
     """
-    figure, axis = new_figure(8.2, 3.6)
+    figure, axis = new_figure(DOUBLE, 3.1)
     axis.set(xlim=(0, 16.4), ylim=(0, 7.2))
     axis.axis("off")
 
@@ -42,7 +42,7 @@ def overview(contrastive_weight: float = 0.1, regression_weight: float = 1.0) ->
                 linewidth=1.2,
             )
         )
-        axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=8)
+        axis.text(x + width / 2, y + height / 2, text, ha="center", va="center", fontsize=SMALL)
 
     def arrow(start, end, colour="0.35"):
         axis.add_patch(FancyArrowPatch(start, end, arrowstyle="-|>", mutation_scale=9, color=colour, linewidth=1))

@@ -89,18 +89,19 @@ class Study:
         return render_table(frame, "styler", label, names=names)
 
     def save_figure(self, figure, name: str, label: str) -> Path:
-        """Write a figure to `<folder>/figures/<notebook number>_<name>.png`, stamped with the data behind it.
+        """Write a figure to `<folder>/figures/<notebook number>_<name>.png` and .pdf, stamped with the data behind it.
 
         Args:
             figure: a matplotlib Figure.
             name: of the figure; the number of the notebook comes before it.
             label: the data it shows: "RELATE ratings" or "synthetic".
+
+        Returns:
+            The path of the PNG.
         """
-        path = self.folder / "figures" / f"{self.notebook[:2]}_{name}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.text(1, 1.005, f"data: {label}", ha="right", va="bottom", fontsize=7, color="0.4")
-        figure.savefig(path, dpi=150, bbox_inches="tight", metadata={"Software": None})
-        return path
+        from humanclap.plots import write_figure
+
+        return write_figure(figure, self.folder / "figures" / f"{self.notebook[:2]}_{name}.png", label)[0]
 
     def path(self, name: str) -> Path:
         """Path of something below the run's folder, e.g. a table of another notebook."""
