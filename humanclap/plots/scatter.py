@@ -79,15 +79,16 @@ def score_scatter(scores: pd.DataFrame, models: list[str], low_rating: float = 2
 
 
 def lowess_curve(rating: np.ndarray, score: np.ndarray, share: float = SMOOTH_SHARE) -> pd.DataFrame:
-    """Locally weighted straight lines (Cleveland's LOWESS, three robust rounds): mean_rating, clap_score, sorted.
+    """Locally weighted straight lines (Cleveland's LOWESS): mean_rating, clap_score, one row a different rating, sorted.
 
-    One row a different rating; no rows where fewer than 10 pairs or 4 different ratings make a curve meaningless.
+    Without its robust rounds, which would take the few scores above zero of a clipped model for outliers. No rows where
+    fewer than 10 pairs or 4 different ratings make a curve meaningless.
     """
     from statsmodels.nonparametric.smoothers_lowess import lowess
 
     if len(rating) < MIN_SMOOTH or len(np.unique(rating)) < MIN_RATINGS:
         return pd.DataFrame({"mean_rating": [], "clap_score": []}, dtype=float)
-    x, y = lowess(score, rating, frac=share, it=3).T
+    x, y = lowess(score, rating, frac=share, it=0).T
     return pd.DataFrame({"mean_rating": x, "clap_score": y}).drop_duplicates("mean_rating").dropna()
 
 
