@@ -79,7 +79,9 @@ def reliability_table(models=("laion-clap", "wsce+mae", "mae"), maps=("none", "l
     rng = np.random.default_rng(3)
     rows = pd.DataFrame([(m, k, b) for m in models for k in maps for b in range(8)], columns=["model", "map", "bin"])
     target = with_ends(rng.uniform(0.2, 0.8, len(rows)), 0.04).rename(columns={"value": "mean_target"})
-    return pd.concat([rows, target], axis=1).assign(mean_score=(rows["bin"] + 0.5) / 8, n=rng.integers(5, 90, len(rows)))
+    return pd.concat([rows, target], axis=1).assign(
+        mean_score=(rows["bin"] + 0.5) / 8, n=rng.integers(5, 90, len(rows))
+    )
 
 
 def further_table(models=("laion-clap", "wsce+mae", "mae")) -> pd.DataFrame:
@@ -103,7 +105,11 @@ def screening_table() -> pd.DataFrame:
 
 
 def ceiling_table() -> pd.DataFrame:
-    table = with_ends(np.linspace(0.6, 0.8, 7)).add_prefix("lcc_ceiling_").rename(columns={"lcc_ceiling_value": "lcc_ceiling"})
+    table = (
+        with_ends(np.linspace(0.6, 0.8, 7))
+        .add_prefix("lcc_ceiling_")
+        .rename(columns={"lcc_ceiling_value": "lcc_ceiling"})
+    )
     return table.assign(subset=("all", *SYSTEMS, "synthesized"), n_pairs=range(400, 1100, 100))
 
 

@@ -1,4 +1,4 @@
-"""What is drawn is what the table says: positions read back from the artists, and clear errors for what can't be drawn."""
+"""What is drawn is what the table says, read back from the artists, and clear errors for what can't be drawn."""
 
 import matplotlib as mpl
 import numpy as np
@@ -148,7 +148,11 @@ def test_a_model_without_a_value_keeps_its_row_and_says_why():
     figure = plots.overall_forest(table)
     assert points(figure.axes[0], "value")[:, 1].tolist() == [2, 0]
     assert "no value: fewer than 4 pairs" in words(figure)
-    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["LAION CLAP", "MS CLAP 2023", "wSCE + MSE"]
+    assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == [
+        "LAION CLAP",
+        "MS CLAP 2023",
+        "wSCE + MSE",
+    ]
 
 
 def test_dumbbells_join_two_models_between_floor_and_ceiling():
@@ -162,12 +166,15 @@ def test_dumbbells_join_two_models_between_floor_and_ceiling():
     np.testing.assert_allclose(np.round(values[:, 1]), np.concatenate([places, places]))
     np.testing.assert_allclose(lines(axis, "change")[:, :, 0], np.stack([before["value"], after["value"]], axis=1))
     np.testing.assert_allclose(
-        lines(axis, "interval")[:, :, 0], np.concatenate([ends_of(before, "low", "high"), ends_of(after, "low", "high")])
+        lines(axis, "interval")[:, :, 0],
+        np.concatenate([ends_of(before, "low", "high"), ends_of(after, "low", "high")]),
     )
     np.testing.assert_allclose(lines(axis, "floor")[:, 0, 0], before["floor"])
     np.testing.assert_allclose(lines(axis, "ceiling")[:, 0, 0], before["ceiling"])
     sizes = dict(zip(before["cell"], before["n"]))
-    assert [t.get_text().replace("\n", " ") for t in axis.get_yticklabels()][1] == f"AudioLDM (n = {sizes['audioldm']:,})"
+    assert [t.get_text().replace("\n", " ") for t in axis.get_yticklabels()][
+        1
+    ] == f"AudioLDM (n = {sizes['audioldm']:,})"
     assert legend(figure) == ["LAION CLAP", "MAE", "never listens", "ceiling"]
 
 
@@ -177,7 +184,9 @@ def test_dumbbells_of_one_sided_cells_mark_what_is_missing():
     table = table[~((table["model"] == "mae") & (table["cell"] == "tango"))]
     figure = plots.dumbbells(table, "laion-clap", "mae")
     assert len(points(figure.axes[0], "value")) == 2
-    assert {f"no value → {table.iloc[2]['value']:.2f}", f"{table.iloc[1]['value']:.2f} → no value"} <= set(words(figure))
+    assert {f"no value → {table.iloc[2]['value']:.2f}", f"{table.iloc[1]['value']:.2f} → no value"} <= set(
+        words(figure)
+    )
 
 
 def test_figures_draw_the_tables_of_evaluate():
@@ -387,7 +396,9 @@ def test_a_missing_column_and_an_empty_table_are_named(name):
         draw(table.iloc[:0])
 
 
-@pytest.mark.parametrize("name", ["overall_forest", "dumbbells", "controls", "listening", "preferences", "system_means"])
+@pytest.mark.parametrize(
+    "name", ["overall_forest", "dumbbells", "controls", "listening", "preferences", "system_means"]
+)
 def test_rows_that_would_lie_on_each_other_are_refused(name):
     draw, table, _ = DRAWN[name]
     with pytest.raises(ValueError, match="rows too many, for instance of"):

@@ -7,8 +7,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .parts import FLOOR_NAME, cell_name, column, legend_below, line_handle, need_model, need_rows, one_each, outer_labels
-from .parts import panels, shortened
+from .parts import (
+    FLOOR_NAME,
+    cell_name,
+    column,
+    legend_below,
+    line_handle,
+    need_model,
+    need_rows,
+    one_each,
+    outer_labels,
+    panels,
+    shortened,
+)
 from .style import COLOURS, house_style, model_looks
 
 _WIDTH = 0.7  # of the distance of two cells, in which the models stand side by side
@@ -16,7 +27,7 @@ _WIDTH = 0.7  # of the distance of two cells, in which the models stand side by 
 
 @house_style
 def further_breakdowns(table: pd.DataFrame, metric: str = "srcc") -> Figure:
-    """One metric of each model in the cells of further breakdowns, with 95 % intervals, n below each cell; a panel each.
+    """One metric of each model in the cells of further breakdowns, with 95 % intervals and n; a panel each.
 
     Args:
         table: `breakdown` (what the cells differ in; a panel each; may be missing where there is one), `model`, `cell`,
@@ -42,7 +53,9 @@ def further_breakdowns(table: pd.DataFrame, metric: str = "srcc") -> Figure:
             x = spots + offsets[model]
             axis.plot(x, mine["value"], color=look.colour, linewidth=0.7, alpha=0.6, zorder=2, gid="line")
             axis.vlines(x, mine["low"], mine["high"], color=look.colour, linewidth=1.2, zorder=3, gid="interval")
-            axis.scatter(x, mine["value"], color=look.colour, marker=look.marker, s=16, linewidth=0, zorder=4, gid="value")
+            axis.scatter(
+                x, mine["value"], color=look.colour, marker=look.marker, s=16, linewidth=0, zorder=4, gid="value"
+            )
         first = part.drop_duplicates("cell").set_index("cell").reindex(cells)
         floor = column(first, "floor")
         axis.hlines(floor, spots - 0.42, spots + 0.42, color=COLOURS["orange"], linewidth=1.6, zorder=1, gid="floor")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .parts import VALUE, legend_below, letters, line_handle, need_rows, one_each, outer_labels, panels, shortened
+from .parts import legend_below, letters, line_handle, need_rows, one_each, outer_labels, panels, shortened
 from .style import COLOURS, Look, house_style, model_looks
 
 _MAPS = (("grey", "o"), ("blue", "s"), ("vermilion", "^"), ("green", "D"), ("purple", "v"))
@@ -37,7 +36,9 @@ def calibration(table: pd.DataFrame) -> Figure:
         for kind, part in rows.groupby("map", sort=False):
             look, part = looks[kind], part.dropna(subset=["mean_score", "mean_target"]).sort_values("mean_score")
             axis.plot(part["mean_score"], part["mean_target"], color=look.colour, linewidth=1, zorder=3, gid="curve")
-            axis.vlines(part["mean_score"], part["low"], part["high"], color=look.colour, linewidth=1, zorder=2, gid="interval")
+            axis.vlines(
+                part["mean_score"], part["low"], part["high"], color=look.colour, linewidth=1, zorder=2, gid="interval"
+            )
             axis.scatter(
                 part["mean_score"], part["mean_target"], color=look.colour, marker=look.marker, linewidth=0, zorder=4,
                 s=6 + 24 * part["n"] / most, gid="value",

@@ -40,7 +40,8 @@ def controls(table: pd.DataFrame) -> Figure:
     """What each model keeps when it should lose everything: SRCC with true and swapped captions, AUC of anchors.
 
     Args:
-        table: `model`, `control` ("true captions", "swapped captions", "matched against mismatched"), `value`, `low`, `high`.
+        table: `model`, `control` ("true captions", "swapped captions", "matched against mismatched"),
+            `value`, `low`, `high`.
 
     Raises:
         ValueError: a missing column, no rows, a model and control twice.
@@ -83,7 +84,7 @@ def listening(table: pd.DataFrame) -> Figure:
 
 @house_style
 def preferences(table: pd.DataFrame) -> Figure:
-    """On which share of clips of one caption by two systems score and people prefer the same, a panel a pair of systems.
+    """How often score and people prefer the same of two systems' clips of one caption, a panel a pair of systems.
 
     Between always preferring the system with the better mean (the floor) and what one half of the listeners agrees with
     the other half, where the table has them; chance, 0.5, is dashed.
@@ -118,7 +119,7 @@ def preferences(table: pd.DataFrame) -> Figure:
 
 
 def _panel_rows(table: pd.DataFrame, by: str, chance: dict, shown: dict | None = None) -> tuple[Figure, list[Axes]]:
-    """One panel a value of column `by` (titled by `shown`), one row a model in its look, a line at the panel's chance."""
+    """One panel a value of `by` (titled by `shown`), one row a model in its look, a line at the panel's chance."""
     kinds, models = (list(dict.fromkeys(table[name])) for name in (by, "model"))
     looks, places = model_looks(models), _places(models)
     figure, axes, across = panels(len(kinds), 0.5 + 0.17 * len(models), most=3, extra=0.4, sharey=True)

@@ -38,7 +38,7 @@ def need_model(table: pd.DataFrame, model: str, column: str = "model") -> pd.Dat
 
 
 def one_each(rows: pd.DataFrame, key: Sequence[str], name: str) -> pd.DataFrame:
-    """The rows, one for each value of `key`; ValueError where there are several (they would be drawn over each other)."""
+    """The rows, one for each value of `key`; ValueError where there are several, to be drawn over each other."""
     twice = rows.duplicated(list(key))
     if twice.any():
         example = tuple(rows.loc[twice, list(key)].iloc[0])
@@ -64,7 +64,7 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
 
 
 def shortened(text: str, characters: int, lines: int = 1) -> str:
-    """Text in at most `lines` lines of `characters`; what is too long loses its middle, since names differ at the ends."""
+    """Text in at most `lines` lines of `characters`; one too long loses its middle: names differ at the ends."""
     text = str(text)
     if len(text) <= characters:
         return text
@@ -104,7 +104,9 @@ def sized(name: str, n: float) -> str:
     return f"{name} (n = {n:,.0f})" if np.isfinite(n) else name
 
 
-def intervals(axis: Axes, rows: pd.DataFrame, places: np.ndarray, looks: Sequence[Look], lift: float = 0.0, size=26) -> None:
+def intervals(
+    axis: Axes, rows: pd.DataFrame, places: np.ndarray, looks: Sequence[Look], lift: float = 0.0, size=26
+) -> None:
     """One point a row (gid "value") on its 95 % interval (gid "interval"), in the look of the row."""
     for place, look, (value, low, high) in zip(places, looks, np.stack([column(rows, c) for c in VALUE], axis=1)):
         if not np.isfinite(value):
@@ -120,7 +122,7 @@ VALUE = ("value", "low", "high")
 
 
 def floor_and_ceiling_marks(axis: Axes, places: np.ndarray, floor: np.ndarray, ceiling: np.ndarray) -> None:
-    """In each row the floor (gid "floor") and the ceiling (gid "ceiling") as lines as high as the row, shaded between."""
+    """In each row the floor (gid "floor") and the ceiling (gid "ceiling") as upright lines, shaded between."""
     for place, low, high in zip(places, floor, ceiling):
         if np.isfinite(low) and np.isfinite(high):
             axis.fill_between(
@@ -129,7 +131,13 @@ def floor_and_ceiling_marks(axis: Axes, places: np.ndarray, floor: np.ndarray, c
     for ends, colour, gid in ((floor, "orange", "floor"), (ceiling, "green", "ceiling")):
         known = np.isfinite(ends)
         axis.vlines(
-            ends[known], places[known] - 0.42, places[known] + 0.42, color=COLOURS[colour], linewidth=1.8, zorder=2, gid=gid
+            ends[known],
+            places[known] - 0.42,
+            places[known] + 0.42,
+            color=COLOURS[colour],
+            linewidth=1.8,
+            zorder=2,
+            gid=gid,
         )
 
 

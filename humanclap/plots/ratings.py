@@ -90,7 +90,8 @@ def agreement_by_system(ceilings: pd.DataFrame) -> Figure:
     """How well people agree in each part of the test pairs: the best LCC that any score could reach, with its interval.
 
     Args:
-        ceilings: table of `evaluate.ceiling_table`: `subset`, `n_pairs`, `lcc_ceiling`, `lcc_ceiling_low`, `lcc_ceiling_high`.
+        ceilings: table of `evaluate.ceiling_table`: `subset`, `n_pairs`, `lcc_ceiling`, `lcc_ceiling_low`,
+            `lcc_ceiling_high`.
 
     Raises:
         ValueError: a missing column, no rows.
@@ -101,7 +102,9 @@ def agreement_by_system(ceilings: pd.DataFrame) -> Figure:
     together, one = Look("several systems", COLOURS["grey"], "s"), Look("one system", COLOURS["blue"], "o")
     looks = [together if part in ("all", "synthesized") else one for part in rows["subset"]]
     intervals(axis, rows, places, looks)
-    side_texts(axis, places, [with_interval(*row) for row in rows[["value", "low", "high"]].to_numpy(float)], "LCC [95 %]")
+    side_texts(
+        axis, places, [with_interval(*row) for row in rows[["value", "low", "high"]].to_numpy(float)], "LCC [95 %]"
+    )
     row_axis(axis, places, [sized(cell_name(part), n) for part, n in zip(rows["subset"], column(rows, "n_pairs"))])
     axis.set(
         title="The best correlation that any score could reach",

@@ -79,7 +79,7 @@ def score_scatter(scores: pd.DataFrame, models: list[str], low_rating: float = 2
 
 
 def lowess_curve(rating: np.ndarray, score: np.ndarray, share: float = SMOOTH_SHARE) -> pd.DataFrame:
-    """Locally weighted straight lines (Cleveland's LOWESS): mean_rating, clap_score, one row a different rating, sorted.
+    """Locally weighted straight lines (Cleveland's LOWESS): mean_rating, clap_score, one row a rating, sorted.
 
     Without its robust rounds, which would take the few scores above zero of a clipped model for outliers. No rows where
     fewer than 10 pairs or 4 different ratings make a curve meaningless.
@@ -96,7 +96,14 @@ def _draw_pairs(axis: Axes, known: pd.DataFrame) -> list:
     """The pairs as hexagons, which are returned for the shared colour scale, or as dots where there are few."""
     if len(known) < MIN_DENSITY:
         axis.scatter(
-            known["mean_rating"], known["clap_score"], s=7, alpha=0.5, color=DENSITY[1], linewidth=0, zorder=2, gid="pairs"
+            known["mean_rating"],
+            known["clap_score"],
+            s=7,
+            alpha=0.5,
+            color=DENSITY[1],
+            linewidth=0,
+            zorder=2,
+            gid="pairs",
         )
         return []
     crowd = axis.hexbin(

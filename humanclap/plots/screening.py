@@ -89,7 +89,12 @@ def screening_rules(table: pd.DataFrame) -> Figure:
     figure, axes, across = panels(len(ways), 0.55 + 0.22 * len(keys), most=2, extra=0.3, sharey=True)
     placed = table.assign(key=list(zip(table["rule"], table["max_anchor_mean"].fillna(np.inf))))
     for place, (axis, way) in enumerate(zip(axes, ways)):
-        rows = placed[placed["pairs"] == way].drop_duplicates("key").set_index("key").reindex(pd.Index(keys, tupleize_cols=False))
+        rows = (
+            placed[placed["pairs"] == way]
+            .drop_duplicates("key")
+            .set_index("key")
+            .reindex(pd.Index(keys, tupleize_cols=False))
+        )
         colour, marker = _WAYS[place % len(_WAYS)]
         intervals(axis, rows, places, [Look(str(way), COLOURS[colour], marker)] * len(keys), size=20)
         side_texts(axis, places, ["" if np.isnan(n) else f"{n:,.0f}" for n in rows["n"].to_numpy(float)], "n")

@@ -164,7 +164,7 @@ def house_style(draw: Callable[..., Figure]) -> Callable[..., Figure]:
     def styled(*args, **kwargs) -> Figure:
         with mpl.rc_context(_SETTINGS):
             figure = draw(*args, **kwargs)
-            figure.draw_without_rendering()  # ticks follow from the room and the room from ticks: the next layout is right
+            figure.draw_without_rendering()  # ticks depend on the room and the room on ticks: a second layout fits
             return figure
 
     return styled

@@ -21,8 +21,8 @@ def system_means(table: pd.DataFrame) -> Figure:
     No line is drawn through a handful of points and no coefficient given.
 
     Args:
-        table: of `evaluate.system_means`: `model`, `system`, `score`, `score_low`, `score_high`, `rating`, `rating_low`,
-            `rating_high` (0-10). A system without a mean is named below its panel.
+        table: of `evaluate.system_means`: `model`, `system`, `score`, `score_low`, `score_high`, `rating`,
+            `rating_low`, `rating_high` (0-10). A system without a mean is named below its panel.
 
     Raises:
         ValueError: a missing column, no rows, a model and system twice.
@@ -36,7 +36,9 @@ def system_means(table: pd.DataFrame) -> Figure:
             _draw_system(axis, row, systems[row.system])
         axis.margins(0.12)
         axis.set_title(shortened(models[model].name, letters(5.4 / across, 9)))
-        missing = [systems[name].name for name in rows.loc[~np.isfinite(rows[["score", "rating"]]).all(axis=1), "system"]]
+        missing = [
+            systems[name].name for name in rows.loc[~np.isfinite(rows[["score", "rating"]]).all(axis=1), "system"]
+        ]
         if missing:
             axis.annotate(
                 shortened(f"{EMPTY}: {', '.join(missing)}", letters(5.4 / across, SMALL)), (0.03, 0.03),
@@ -51,11 +53,13 @@ def system_means(table: pd.DataFrame) -> Figure:
 def _draw_system(axis: Axes, row, look: Look) -> None:
     axis.hlines(row.score, row.rating_low, row.rating_high, color=look.colour, linewidth=1.4, zorder=3, gid="rating")
     axis.vlines(row.rating, row.score_low, row.score_high, color=look.colour, linewidth=1.4, zorder=3, gid="score")
-    axis.scatter([row.rating], [row.score], color=look.colour, marker=look.marker, s=26, linewidth=0, zorder=4, gid="value")
+    axis.scatter(
+        [row.rating], [row.score], color=look.colour, marker=look.marker, s=26, linewidth=0, zorder=4, gid="value"
+    )
 
 
 def _name_systems(axis: Axes, rows: pd.DataFrame, systems: dict[str, Look]) -> None:
-    """Names in a column at the right of the panel, as high as their points where there is room, joined by thin lines."""
+    """Names at the right of the panel, as high as their points where there is room, joined by thin lines."""
     low, high = axis.get_ylim()
     rows = rows.sort_values("score")
     wanted = ((rows["score"] - low) / (high - low)).to_numpy()

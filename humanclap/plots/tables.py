@@ -10,8 +10,6 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from humanclap.evaluate.checks import listed
-
 from .parts import (
     CEILING_NAME,
     EMPTY,
@@ -59,7 +57,7 @@ def overall_forest(
 
     Args:
         table: `model`, `metric`, `value`, `low`, `high`; where they are there also `cell` (the rows of `cell` are
-            drawn), `n`, `floor`, `ceiling`, `seed_sd` and `n_seeds`, `mark` (written behind the numbers), `note`, `paper`.
+            drawn), `n`, `floor`, `ceiling`, `seed_sd`, `mark` (written behind the numbers), `note`, `paper`.
         floor: what a score reaches that never listens; None takes the column `floor`.
         ceiling: what people allow; None takes the column `ceiling`, NaN draws none.
 
@@ -100,7 +98,14 @@ def _seed_spread(axis: Axes, rows: pd.DataFrame, places: np.ndarray, looks: Sequ
     for place, look, sd, middle in zip(places, looks, spread, value):
         if np.isfinite([sd, middle]).all():
             axis.hlines(
-                place - 0.27, middle - sd, middle + sd, color=look.colour, alpha=0.45, linewidth=4, zorder=3, gid="seeds"
+                place - 0.27,
+                middle - sd,
+                middle + sd,
+                color=look.colour,
+                alpha=0.45,
+                linewidth=4,
+                zorder=3,
+                gid="seeds",
             )
             drawn = True
     return drawn
@@ -142,7 +147,7 @@ def _handles(floors, floor_name, ceilings, ceiling_name, paper=(), seeds=False) 
 
 @house_style
 def dumbbells(cells: pd.DataFrame, baseline: str, model: str, metric: str = "srcc") -> Figure:
-    """One metric of two models in each cell, joined by a line, with 95 % intervals, between the cell's floor and ceiling.
+    """One metric of two models in each cell, joined by a line, with 95 % intervals, between its floor and ceiling.
 
     Args:
         cells: tidy table of `evaluate.breakdown`: `model`, `cell`, `metric`, `value`, `low`, `high`, and where they are
@@ -161,7 +166,9 @@ def dumbbells(cells: pd.DataFrame, baseline: str, model: str, metric: str = "src
     figure, axis, places = rows_figure(len(names), each=0.34)
     both = pd.concat([before, after])
     floors, ceilings, n = (
-        both[name].groupby(level=0).first().reindex(names).to_numpy(float) if name in both else np.full(len(names), np.nan)
+        both[name].groupby(level=0).first().reindex(names).to_numpy(float)
+        if name in both
+        else np.full(len(names), np.nan)
         for name in ("floor", "ceiling", "n")
     )
     floor_and_ceiling_marks(axis, places, floors, ceilings)

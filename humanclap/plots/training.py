@@ -73,7 +73,14 @@ def _draw_runs(
     for run in runs:
         if len(runs) > 1:
             axis.plot(
-                run.index, run[name], color=look.colour, linestyle=linestyle, linewidth=0.6, alpha=0.5, zorder=2, gid="seed"
+                run.index,
+                run[name],
+                color=look.colour,
+                linestyle=linestyle,
+                linewidth=0.6,
+                alpha=0.5,
+                zorder=2,
+                gid="seed",
             )
         tried = run.loc[run.index > 0, "validation_loss"].dropna()
         if mark and len(tried):
