@@ -11,6 +11,7 @@ from .bootstrap import (
     bootstrap_statistic,
     compare,
 )
+from .cell_ceilings import cell_ceilings, screened_ceilings
 from .controls import AnchorAuc, WeightedAuc, anchor_auc, swap_captions
 from .correlation import METRICS, Correlations, correlations
 from .floors import blind_baselines, blind_predictions
@@ -66,6 +67,7 @@ __all__ = [
     "bootstrap_statistic",
     "breakdown",
     "ceiling_table",
+    "cell_ceilings",
     "compare",
     "compare_models",
     "correlations",
@@ -81,6 +83,7 @@ __all__ = [
     "preferences",
     "relate_rule",
     "render_table",
+    "screened_ceilings",
     "screening_agreement",
     "screening_effect",
     "screening_rules",

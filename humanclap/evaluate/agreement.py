@@ -9,9 +9,11 @@ import pandas as pd
 
 from humanclap.relate.checks import need_seed
 
-from .bootstrap import ResamplePlan, bootstrap_samples, percentile_interval
+from .bootstrap import bootstrap_samples
 from .cells import system_cells
 from .checks import PAIR, as_ratings, check_level, whole_number
+from .intervals import percentile_interval
+from .resamples import ResamplePlan
 from .split_half import MeanSrcc, random_halves, srcc_of_halves
 
 SPLITS_FOR_INTERVAL = 10  # splits that each resample averages; more would hardly narrow the interval
@@ -65,7 +67,7 @@ class HumanCeiling:
         return pd.DataFrame(rows, columns=["quantity", "value", "low", "high", "n"])
 
 
-class _Components:
+class Components:
     """One-way variance components and reliability for pair weights [n, B]."""
 
     def __init__(self, ratings: np.ndarray, pair: np.ndarray):
@@ -78,6 +80,10 @@ class _Components:
 
     def __call__(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """(unclipped variance of pairs, residual variance, reliability), each [B]; NaN where not defined."""
+        return self.all(weights)[:3]
+
+    def all(self, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+        """Those three and the noise of a mean rating, σ²_e · mean(1 / n_i), each [B]."""
         pairs, ratings, squares, inverse, total, between, inside = self.terms @ weights.astype(np.float64)
         # no pair with two ratings drawn, or all ratings equal: 0 / 0 is NaN
         with np.errstate(divide="ignore", invalid="ignore"):
@@ -86,8 +92,9 @@ class _Components:
             n0 = (ratings - squares / ratings) / (pairs - 1)
             of_pairs = (mean_square - residual) / n0
             clipped = np.maximum(of_pairs, 0)
-            reliability = clipped / (clipped + residual * inverse / pairs)
-        return of_pairs, residual, reliability
+            noise = residual * inverse / pairs
+            reliability = clipped / (clipped + noise)
+        return of_pairs, residual, reliability, noise
 
 
 def human_ceiling(
@@ -135,7 +142,7 @@ def human_ceiling(
     if raters.max() < 2:
         raise ValueError(f"none of the {n_pairs} pairs has 2 ratings: single ratings can't agree or differ")
 
-    components = _Components(values, pair)
+    components = Components(values, pair)
     variance_pair, variance_residual, reliability = (v[0] for v in components(np.ones((n_pairs, 1))))
     captions = captions[np.cumsum(raters) - raters]  # one a pair
     halves, several = random_halves(values, pair, raters, n_splits, seed)
