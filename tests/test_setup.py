@@ -22,6 +22,7 @@ NAMES = {
     "yaml": "pyyaml",
     "huggingface-hub": "huggingface-hub",
     "ipython": "ipykernel",
+    "sklearn": "scikit-learn",
 }  # import -> distribution
 
 

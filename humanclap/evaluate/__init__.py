@@ -11,6 +11,7 @@ from .bootstrap import (
     bootstrap_statistic,
     compare,
 )
+from .calibration import MAPS, calibrate, calibrated_scores, fit_map, reliability_curve
 from .cell_ceilings import cell_ceilings, screened_ceilings
 from .controls import AnchorAuc, WeightedAuc, anchor_auc, swap_captions
 from .correlation import METRICS, Correlations, correlations
@@ -42,6 +43,7 @@ from .weighted import WeightedCorrelations
 __all__ = [
     "CONTROLS",
     "INTERVALS",
+    "MAPS",
     "METRICS",
     "SYSTEMS_NOTE",
     "AnchorAuc",
@@ -66,12 +68,15 @@ __all__ = [
     "bootstrap_samples",
     "bootstrap_statistic",
     "breakdown",
+    "calibrate",
+    "calibrated_scores",
     "ceiling_table",
     "cell_ceilings",
     "compare",
     "compare_models",
     "correlations",
     "default_rules",
+    "fit_map",
     "holm",
     "human_ceiling",
     "listener_habits",
@@ -82,6 +87,7 @@ __all__ = [
     "percentile_interval",
     "preferences",
     "relate_rule",
+    "reliability_curve",
     "render_table",
     "screened_ceilings",
     "screening_agreement",

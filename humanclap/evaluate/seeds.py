@@ -28,18 +28,20 @@ class Averaged:
         return {name: getattr(self, name) for name in ("value", "low", "high", "n_undefined", "n_seeds", "seed_sd")}
 
 
-def partners(other: Wide, wide: Wide, name: str) -> np.ndarray:
-    """For each run of `other` (called `name`), the place of the same model and training seed in `wide`.
+def partners(other: Wide, wide: Wide, name: str, beside: str = "scores") -> np.ndarray:
+    """For each run of `other` (called `name`), the place of the same model and training seed in `wide` (`beside`).
 
     ValueError where `other` has a model that `wide` lacks, or one of its models lacks a seed or has one more.
     """
     unknown = [model for model in other.models if model not in wide.models]
     if unknown:
-        raise ValueError(f"{name} has models that scores lacks: {listed(unknown)}. Scores has {listed(wide.models)}")
+        raise ValueError(f"{name} has models that {beside} lacks: {listed(unknown)}. There: {listed(wide.models)}")
     wanted = {run for run in wide.runs if run[0] in other.models}
     odd = sorted(f"{model}, seed {seed}" for model, seed in wanted.symmetric_difference(other.runs))
     if odd:
-        raise ValueError(f"a model's seeds must all stand in scores and in {name}; in one of them only: {listed(odd)}")
+        raise ValueError(
+            f"a model's seeds must all stand in {beside} and in {name}; in one of them only: {listed(odd)}"
+        )
     return np.array([wide.runs.index(run) for run in other.runs])
 
 
