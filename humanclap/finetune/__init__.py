@@ -1,5 +1,6 @@
 """Fine-tuning a CLAP on human ratings (the paper's section III): configuration, data, training, checkpoints."""
 
+from humanclap.finetune.card import write_card
 from humanclap.finetune.checkpoint import CheckpointError
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import PairData, prepare, split_pairs
@@ -20,4 +21,5 @@ __all__ = [
     "finetune",
     "prepare",
     "split_pairs",
+    "write_card",
 ]

@@ -1,0 +1,287 @@
+"""The model card: what the hub parses, what a reader runs, what is never left half written."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+import yaml
+from clap_folders import CAPTIONS, save_clap
+from huggingface_hub import ModelCard
+from matplotlib.figure import Figure
+from transformers import ClapModel, ClapProcessor
+
+from humanclap import evaluate, load_clap, relate, score_pairs
+from humanclap.finetune import FinetuneConfig, finetune, write_card
+
+RATE, WINDOW = 16_000, 16_000
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["unfused", "fused"])
+def run(request, tmp_path_factory):
+    """A fine-tuning of one tiny model on ten clips: its folder and its result."""
+    root = tmp_path_factory.mktemp("run")
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(20):
+        soundfile.write(root / f"{number}.wav", rng.uniform(-0.5, 0.5, 12_000), RATE)
+        rows.append({"audio": f"{number}.wav", "text": f"{CAPTIONS[number % 5][:20]} {number // 10}"})
+    pairs = pd.DataFrame(rows).assign(target=rng.integers(0, 11, 20) / 10)
+    base = load_clap(save_clap(root / "base", fused=request.param), device="cpu")
+    config = FinetuneConfig(epochs=2, learning_rate=1e-3)
+    return finetune(config, pairs[:10], pairs[10:], root, root / "run", base=base, progress=False)
+
+
+@pytest.fixture(scope="module")
+def table():
+    rows = [
+        ("wsce+mae", "all", "srcc", 0.4567, 0.4, 0.5, 120, "", 0.39, 0.79),
+        ("wsce+mae", "all", "ktau", 0.31, 0.25, 0.37, 120, "", 0.2, np.nan),
+        ("wsce+mae", "AudioLDM | 2 <b>", "srcc", np.nan, np.nan, np.nan, 3, "fewer than 4 pairs", np.nan, np.nan),
+        ("mae", "all", "srcc", 0.1, 0.0, 0.2, 120, "", 0.39, 0.79),
+    ]
+    names = ["model", "cell", "metric", "value", "low", "high", "n", "note", "floor", "ceiling"]
+    return pd.DataFrame(rows, columns=names)
+
+
+def front_matter(path):
+    _, head, body = path.read_text(encoding="utf-8").split("---\n", 2)
+    return yaml.safe_load(head), body
+
+
+def table_rows(body, heading):
+    """The cells of each row of the table below `heading`."""
+    part = body.split(f"\n## {heading}\n", 1)[1].split("\n## ", 1)[0]
+    lines = [line for line in part.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+
+
+def code_blocks(body):
+    return re.findall(r"```python\n(.*?)```", body, flags=re.DOTALL)
+
+
+# --- what stands in it ----------------------------------------------------------------------------------
+
+
+def test_the_front_matter_is_what_the_hub_reads(run, table):
+    path = write_card(run.checkpoint, "RELATE ratings", table=table)
+    assert path == run.checkpoint / "README.md"
+    head, _ = front_matter(path)
+    assert head["library_name"] == "transformers" and head["pipeline_tag"] == "feature-extraction"
+    assert head["license"] == "other" and head["license_name"] and {"clap", "human-clap"} <= set(head["tags"])
+    assert head["metrics"] == ["spearmanr", "pearsonr", "mse"]
+    assert "base_model" not in head  # a local folder is no model of the hub's
+    (result,) = head["model-index"][0]["results"]
+    assert result["metrics"] == [{"type": "spearmanr", "value": 0.4567}]
+    assert ModelCard.load(path).data.to_dict()["metrics"] == head["metrics"]
+    settings = {**run.settings, "base": {**run.settings["base"], "name": "laion/clap-htsat-fused@365dea6"}}
+    head, _ = front_matter(write_card(run.checkpoint, "RELATE ratings", settings, run.history))
+    assert head["base_model"] == "laion/clap-htsat-fused" and "model-index" not in head
+
+
+def test_synthetic_numbers_reach_no_leader_board_and_are_called_synthetic(run, table):
+    head, body = front_matter(write_card(run.checkpoint, "synthetic", table=table, licence="mit"))
+    assert "synthetic-data" in head["tags"] and "model-index" not in head and head["license"] == "mit"
+    for part in (body[:400], body.split("## Test")[1][:60]):
+        assert "**Data: synthetic" in part or "Data: **synthetic**" in part
+    assert "says\n> anything about real audio" in body
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", table=table))
+    assert "synthetic" not in body.lower()
+
+
+def test_results_stand_with_interval_floor_and_ceiling(run, table):
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", table=table))
+    head, _, *rows = table_rows(body, "Test")
+    assert head == ["cell", "metric", "value", "interval", "n", "floor", "ceiling"]
+    assert rows[0] == ["all", "SRCC", "0.457", "0.400 to 0.500", "120", "0.390", "0.790"]
+    assert rows[1][-2:] == ["0.200", "–"]
+    assert rows[2] == [r"AudioLDM \| 2 &lt;b&gt;", "SRCC", "– (fewer than 4 pairs)", "–", "3", "–", "–"]
+    assert len(rows) == 3  # no other model's
+    bare = table.drop(columns=["note", "floor", "ceiling"])
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", table=bare, model="mae"))
+    assert table_rows(body, "Test")[2:] == [["all", "SRCC", "0.100", "0.000 to 0.200", "120", "–", "–"]]
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings"))
+    assert "Not tested yet." in body and not table_rows(body, "Test")
+
+
+def test_a_breakdown_goes_in_as_it_is(run):
+    rng = np.random.default_rng(0)
+    rating = rng.integers(0, 11, 40).astype(float)
+    scores = pd.DataFrame({
+        "model": "wsce+mae", "audio": [f"{i}.wav" for i in range(40)], "text": [f"t{i // 2}" for i in range(40)],
+        "system": "natural", "mean_rating": rating, "target": rating / 10, "clap_score": rng.uniform(0, 1, 40),
+    })  # fmt: skip
+    found = evaluate.breakdown(scores, n_resamples=50)
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", table=found))
+    shown = {row[1]: row for row in table_rows(body, "Test")[2:]}
+    srcc = found.set_index("metric").loc["srcc"]
+    assert set(shown) == {"SRCC", "LCC", "KTAU", "MSE"}
+    assert shown["SRCC"][2:5] == [f"{srcc['value']:.3f}", f"{srcc['low']:.3f} to {srcc['high']:.3f}", "40"]
+
+
+def test_screening_split_and_every_setting_are_told(run):
+    ratings = pd.DataFrame({
+        "audio": ["a", "b", "c"] * 2, "text": ["x", "y", "z"] * 2, "rating": [5, 6, 1, 5, 6, 9],
+        "listener": ["1"] * 3 + ["2"] * 3, "system": "natural", "split": ["train", "test", "test"] * 2,
+        "is_anchor": [False, False, True] * 2,
+    })  # fmt: skip
+    screening = relate.screen_listeners(ratings, 2.0)
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", screening=screening))
+    rows = {row[0]: row[-1] for row in table_rows(body, "Training data")}
+    assert "above 2 (0-10) are left out: 1 of 2" in rows["screening"]
+    assert rows["training pairs"].startswith(f"10 (sha256 {run.settings['data']['train']['sha256'][:16]}")
+    assert ["train", "1", "1", "1"] in table_rows(body, "Training data")
+    settings = {row[0].replace("\\", ""): row[1] for row in table_rows(body, "Training") if len(row) == 2}
+    assert set(run.settings["config"]) <= set(settings)
+    assert settings["learning_rate"] == "0.001" and settings["base"] == "base"
+    assert str(run.checkpoint.parent) not in body  # whose folders they were is nobody else's business
+
+
+def test_the_curve_holds_the_ends_and_the_best_epoch(run):
+    epochs = 50
+    history = pd.DataFrame({
+        "epoch": range(epochs + 1), "train_loss": [np.nan, *np.linspace(1, 0, epochs)], "temperature": 0.07,
+        "validation_loss": np.abs(np.arange(epochs + 1) - 37) / 37 + 0.5, "validation_srcc": 0.25,
+    })  # fmt: skip
+    settings = {**run.settings, "best_epoch": 37}
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", settings, history))
+    shown = [row for row in table_rows(body, "Training") if len(row) == 5][2:]
+    assert [shown[0][0], shown[-1][0]] == ["0", "50"] and len(shown) in (15, 16)
+    assert ["**37**", "0.265", "0.500", "0.250", "0.070"] in shown and shown[0][1] == "–"
+    assert "epoch 37 of 50, whose loss is lower than the base's" in body
+    worse = history.assign(validation_loss=history["validation_loss"].where(history["epoch"] > 0, 0.1))
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", settings, worse))
+    assert "whose loss is **not** lower than the base's" in body
+
+
+def test_a_figure_lies_beside_the_card(run):
+    figure = Figure(figsize=(2, 1))
+    figure.subplots().plot([1, 2])
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings", figure=figure))
+    (name,) = re.findall(r"!\[[^]]*]\(([^)]*)\)", body)
+    assert (run.checkpoint / name).read_bytes().startswith(b"\x89PNG")
+    _, body = front_matter(write_card(run.checkpoint, "RELATE ratings"))
+    assert "![" not in body
+
+
+def test_text_from_outside_is_shown_and_not_obeyed(run):
+    evil = "x | y\n# <script>alert(1)</script> [a](http://b) {{ 1 + 1 }} `c`"
+    settings = json.loads(json.dumps(run.settings))
+    settings["base"]["name"] = settings["config"]["kind"] = evil
+    path = write_card(run.checkpoint, evil, settings, run.history, notes=[evil])
+    head, body = front_matter(path)
+    assert head["license"] == "other"
+    assert "<script>" not in body and "[a](http" not in body and "\n# <" not in body
+    assert r"\{\{ 1 + 1 \}\}" in body
+    rows = [row for row in table_rows(body, "Training") if row[0] == "kind"]
+    assert len(rows) == 1 and len(rows[0]) == 2
+
+
+# --- the folder afterwards ------------------------------------------------------------------------------
+
+
+def clip(path, seconds, seed=0):
+    samples = np.random.default_rng(seed).uniform(-0.4, 0.4, round(seconds * RATE)).astype(np.float32)
+    soundfile.write(path, samples, RATE, subtype="FLOAT")
+    return path
+
+
+def test_the_card_s_code_runs_and_scores_as_load_clap_does(run, tmp_path, monkeypatch):
+    """The snippets are executed as they stand, in the checkpoint's folder: within 1e-6 of each other."""
+    _, body = front_matter(write_card(run.checkpoint, "synthetic"))
+    plain, ours = code_blocks(body)
+    for name in os.listdir(run.checkpoint):
+        (tmp_path / name).symlink_to(run.checkpoint / name)
+    monkeypatch.chdir(tmp_path)
+    fused = load_clap(run.checkpoint, device="cpu").window == "fusion"
+    # Where transformers draws nothing: within the window and, with fusion, less than one hop above it.
+    for seconds in (0.4, 1.0, *([1.01] if fused else [])):
+        clip(tmp_path / "clip.wav", seconds)
+        first, second = {}, {}
+        exec(plain, first)
+        exec(ours, second)
+        row = second["table"].iloc[0]
+        assert row["status"] == "ok" and first["cosine"].shape == (1,)
+        assert float(first["cosine"]) == pytest.approx(row["cosine"], abs=1e-6)
+        assert first["clap_score"] == pytest.approx(row["clap_score"], abs=1e-6)
+
+
+def test_the_tuned_folder_serves_plain_transformers_as_it_does_load_clap(run, tmp_path, monkeypatch):
+    """Clips shorter and longer than the window, in one call of transformers, against `score_pairs`."""
+    write_card(run.checkpoint, "synthetic")
+    model = ClapModel.from_pretrained(run.checkpoint).eval()
+    processor = ClapProcessor.from_pretrained(run.checkpoint)
+    paths = [clip(tmp_path / f"{i}.wav", seconds, i) for i, seconds in enumerate((0.4, 1.0, 1.7, 2.5))]
+    texts = [text[:30] for text in CAPTIONS[:4]]
+    # transformers draws where a long clip is heard: at its start, or in the middle of each third, as humanclap hears it.
+    monkeypatch.setattr(np.random, "randint", lambda *bounds: 0)
+    monkeypatch.setattr(np.random, "choice", lambda places: places[len(places) // 2])
+    clips = [soundfile.read(path, dtype="float32")[0] for path in paths]
+    features = processor.feature_extractor(clips, sampling_rate=RATE, return_tensors="pt")
+    tokens = processor.tokenizer(texts, padding=True, return_tensors="pt")
+    with torch.inference_mode():
+        outputs = model(**features, **tokens)
+    cosine = torch.nn.functional.cosine_similarity(outputs.audio_embeds, outputs.text_embeds)
+    table = score_pairs(load_clap(run.checkpoint, device="cpu"), paths, texts, progress=False)
+    np.testing.assert_allclose(cosine.numpy(), table["cosine"], rtol=0, atol=1e-6)
+    assert np.ptp(table["cosine"]) > 1e-3
+
+
+# --- refused, and never half written --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "says"),
+    [
+        ({"label": " "}, ValueError, "label is ' '; say where the ratings come from"),
+        ({"level": 95}, ValueError, "level is 95; it must lie between 0 and 1"),
+        ({"table": [1]}, TypeError, "table is a list; give what evaluate.breakdown returns"),
+        ({"history": pd.DataFrame({"epoch": [0]})}, ValueError, "history has no column train_loss, validation_loss"),
+        ({"model": "mse"}, ValueError, r"no rows of model 'mse'. Available: wsce\+mae, mae"),
+        ({"settings": {"config": {"kind": "mae"}}, "model": "mae"}, ValueError, "settings have no base.name: give"),
+    ],
+)
+def test_unfit_arguments_are_named_and_the_old_card_stays(run, table, change, error, says):
+    path = write_card(run.checkpoint, "RELATE ratings")
+    before = path.read_bytes()
+    with pytest.raises(error, match=says):
+        write_card(run.checkpoint, **{"label": "synthetic", "table": table} | change)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("column", ["model", "cell", "metric", "value", "low", "high", "n"])
+def test_a_missing_column_of_the_table_is_named(run, table, column):
+    with pytest.raises(ValueError, match=f"table has no column {column}; give what evaluate.breakdown"):
+        write_card(run.checkpoint, "synthetic", table=table.drop(columns=column))
+
+
+def test_a_folder_that_is_no_checkpoint_or_no_run_is_refused(run, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"has no config.json, preprocessor_config.json: give a checkpoint"):
+        write_card(tmp_path, "synthetic")
+    alone = tmp_path / "alone"
+    alone.mkdir()
+    for name in ("config.json", "preprocessor_config.json"):
+        (alone / name).write_bytes((run.checkpoint / name).read_bytes())
+    with pytest.raises(FileNotFoundError, match=r"manifest.json is not there: give settings and history"):
+        write_card(alone, "synthetic")
+    assert sorted(path.name for path in alone.iterdir()) == ["config.json", "preprocessor_config.json"]
+    assert write_card(alone, "synthetic", run.settings, run.history).is_file()
+
+
+def test_an_interrupted_write_leaves_the_old_card_and_no_remains(run, monkeypatch):
+    path = write_card(run.checkpoint, "RELATE ratings")
+    before, names = path.read_bytes(), sorted(os.listdir(run.checkpoint))
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        write_card(run.checkpoint, "synthetic")
+    assert path.read_bytes() == before and sorted(os.listdir(run.checkpoint)) == names
