@@ -22,10 +22,15 @@ def flush(path: str | os.PathLike) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write beside `path` and rename: a reader finds the old text or the new one, never half of it."""
+    """`write_bytes` of a text in UTF-8."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write beside `path` and rename: a reader finds the old file or the new one, never half of it."""
     fresh = path.with_name(f".{path.name}-new")
     try:
-        fresh.write_text(text, encoding="utf-8")
+        fresh.write_bytes(content)
         flush(fresh)
         os.replace(fresh, path)
         flush(path.parent)

@@ -34,7 +34,7 @@ def run(request, tmp_path_factory):
         rows.append({"audio": f"{number}.wav", "text": f"{CAPTIONS[number % 5][:20]} {number // 10}"})
     pairs = pd.DataFrame(rows).assign(target=rng.integers(0, 11, 20) / 10)
     base = load_clap(save_clap(root / "base", fused=request.param), device="cpu")
-    config = FinetuneConfig(epochs=2, learning_rate=1e-3)
+    config = FinetuneConfig(epochs=2, learning_rate=1e-3, batch_size=5)
     return finetune(config, pairs[:10], pairs[10:], root, root / "run", base=base, progress=False)
 
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from humanclap.files import write_bytes, write_text
 from humanclap.finetune import card_text as fill
 
 if TYPE_CHECKING:
@@ -106,8 +107,8 @@ def write_card(
     if figure is not None:
         picture = io.BytesIO()
         figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
-        _replace(folder / CURVE, picture.getvalue())
-    _replace(folder / CARD, text.encode())
+        write_bytes(folder / CURVE, picture.getvalue())
+    write_text(folder / CARD, text)
     return folder / CARD
 
 
@@ -174,16 +175,3 @@ def _of_run(folder: Path, name: str) -> Path:
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there: give settings and history, or the model/ folder of a run")
     return path
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write beside `path` and rename: a reader finds the old file or the new one, never half of it."""
-    fresh = path.with_name(f".{path.name}-new")
-    try:
-        with fresh.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
