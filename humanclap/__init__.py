@@ -16,6 +16,7 @@ _MODULES = (
     "evaluate",
     "paper",
     "plots",
+    "report",
     "finetune",
     "study",
     "synthetic",

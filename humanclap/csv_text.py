@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
+
+_CONTROL = re.compile(r"[\x00-\x1f]")
 
 
 @dataclass(frozen=True)
@@ -77,3 +80,10 @@ def _decoded(path: Path, error: type[ValueError]) -> str:
             f"{path} is not a CSV text file in UTF-8: line {line} holds the byte 0x{content[problem.start]:02x}. Save "
             "it again as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
         ) from problem
+
+
+def stays_below(name: str) -> bool:
+    """Whether a path of a table is relative and stays below its root: no "..", no drive, no backslash or line break."""
+    name = name.strip()
+    elsewhere = name.startswith("/") or PureWindowsPath(name).drive or "\\" in name or _CONTROL.search(name)
+    return not elsewhere and ".." not in name.split("/")

@@ -6,12 +6,12 @@ import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PureWindowsPath
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .csv_text import TextTable, read_text_table
+from .csv_text import TextTable, read_text_table, stays_below
 from .relate import aggregate_pairs
 
 PLAIN = {
@@ -42,7 +42,6 @@ _RATING_COLUMNS = ["audio", "text", "rating", "listener", "system", "split", "re
 _PAIR_COLUMNS = ["audio", "text", "system", "split", "n_ratings", "mean_rating", "rating_std", "target"]
 _NO_MEAN = {"system": None, "split": "test", "n_ratings": np.nan, "rating_std": np.nan}
 
-_CONTROL = re.compile(r"[\x00-\x1f]")
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 
 
@@ -116,7 +115,7 @@ def read_rated_file(path: Path, kind: str, scale: tuple[float, float] = (0, 10))
     is_average = "rating" not in columns
     score = columns["average" if is_average else "rating"]
     text.require(columns["audio"], lambda name: bool(name.strip()), "a file name must not be empty")
-    text.require(columns["audio"], _stays_below, "it must be relative to the audio's root and stay below it")
+    text.require(columns["audio"], stays_below, "it must be relative to the audio's root and stay below it")
     text.require(columns["text"], lambda caption: bool(caption.strip()), "a caption must not be empty")
     text.require(score, _is_number, "a rating is a number, decimals with a point")
     low, high = scale
@@ -208,9 +207,3 @@ def _needed(spellings: Mapping[str, tuple[str, ...]]) -> str:
 
 def _is_number(value: str) -> bool:
     return _NUMBER.fullmatch(value.strip()) is not None and math.isfinite(float(value))
-
-
-def _stays_below(name: str) -> bool:
-    name = name.strip()
-    absolute = name.startswith("/") or PureWindowsPath(name).drive or "\\" in name or _CONTROL.search(name)
-    return not absolute and ".." not in name.split("/")

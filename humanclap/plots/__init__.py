@@ -4,6 +4,7 @@ from .breakdowns import further_breakdowns
 from .calibration import calibration
 from .controls import controls, listening, preferences
 from .overview import overview
+from .own_audio import own_systems
 from .ratings import LABELLED, agreement_by_system, anchor_means, floor_and_ceiling, scale_use
 from .scatter import score_scatter
 from .screening import screening_curve, screening_effect, screening_rules
@@ -31,6 +32,7 @@ __all__ = [
     "listening",
     "overall_forest",
     "overview",
+    "own_systems",
     "preferences",
     "scale_use",
     "score_scatter",

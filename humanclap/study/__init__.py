@@ -2,6 +2,7 @@
 
 from .data import REAL, SYNTHETIC, Corpus, RatedPairs, RatingsSource, find_ratings, prepare
 from .lineup import Lineup, ModelSource, lineup
+from .own_clips import OwnClips, chosen_clap, own_clips, rated_scores
 from .preflight import Preflight, preflight
 from .results import checkpoints, copy_figures, read_scores, same_pairs, score_lineup, score_variants, summary, wide
 from .run import PROFILES, ParameterError, Study, StudyError, cache_folder, open_study, versions
@@ -16,6 +17,7 @@ __all__ = [
     "Lineup",
     "ModelSource",
     "LongClips",
+    "OwnClips",
     "ParameterError",
     "Preflight",
     "RatedPairs",
@@ -24,14 +26,17 @@ __all__ = [
     "StudyError",
     "cache_folder",
     "checkpoints",
+    "chosen_clap",
     "copy_figures",
     "find_ratings",
     "lineup",
     "open_study",
     "long_clips",
     "notebooks",
+    "own_clips",
     "preflight",
     "prepare",
+    "rated_scores",
     "read_scores",
     "run_notebooks",
     "same_pairs",

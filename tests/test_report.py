@@ -1,0 +1,322 @@
+"""One's own clips: means, paired comparisons, floors and facts against plain loops; the page; which file is whose."""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+from matplotlib.figure import Figure
+
+from humanclap import evaluate, plots, report, report_page, study
+from humanclap.synthetic import SHOWCASE, showcase_clips
+
+
+def table(seed=0, n_prompts=12, systems=("good", "fair", "bad"), clips=2, failed=(), gap=0.1):
+    """Scores of a few clips a prompt for each system, the later systems lower by `gap`, with what makes a score."""
+    rng = np.random.default_rng(seed)
+    ease = rng.normal(0, 0.15, n_prompts)
+    rows = []
+    for at, system in enumerate(systems):
+        for prompt, clip in itertools.product(range(n_prompts), range(clips)):
+            cosine = 0.5 - gap * at + ease[prompt] + rng.normal(0, 0.05)
+            rows.append({"audio": f"{system}/{prompt}-{clip}.wav", "text": f"prompt {prompt}", "system": system})
+            rows[-1] |= {"cosine": cosine, "clap_score": max(cosine, 0), "status": "ok"}
+    made_by = {"model": "tiny", "checkpoint_sha256": "ab" * 32, "window": "first", "precision": "fp32", "device": "cpu"}
+    scores = pd.DataFrame(rows).assign(**made_by)
+    for row in failed:
+        scores.loc[row, ["cosine", "clap_score", "status"]] = [np.nan, np.nan, "file not found"]
+    return scores
+
+
+def resampled(labels, n_resamples, seed):
+    """Each resample's labels, written out: the draws that the package documents, in a plain loop."""
+    names, rng = sorted(set(labels)), np.random.default_rng(seed)
+    return [[names[i] for i in rng.integers(len(names), size=len(names))] for _ in range(n_resamples)]
+
+
+# --- systems --------------------------------------------------------------------------------------------
+
+
+def test_means_and_intervals_are_those_of_a_plain_loop_over_prompts():
+    scores = table(failed=(3,))
+    means = report.system_means(scores, n_resamples=200, seed=4).set_index("system")
+    for system, own in scores.groupby("system"):
+        own = own[own["status"] == "ok"]
+        by_prompt = {text: part["clap_score"].tolist() for text, part in own.groupby("text")}
+        drawn = [np.mean(sum((by_prompt[t] for t in texts), [])) for texts in resampled(own["text"], 200, 4)]
+        row = means.loc[system]
+        assert row["mean"] == pytest.approx(own["clap_score"].mean())
+        assert [row["low"], row["high"]] == pytest.approx(np.quantile(drawn, [0.025, 0.975]).tolist())
+    assert means.loc["good", ["clips", "failed", "prompts"]].tolist() == [23, 1, 12]
+    assert means.index.tolist() == ["good", "fair", "bad"]
+
+
+def test_a_paired_difference_is_that_of_a_plain_loop_and_holm_that_of_statsmodels():
+    from statsmodels.stats.multitest import multipletests
+
+    scores = table(gap=0.02)
+    found = report.compare_systems(scores, n_resamples=400, seed=1)
+    for row in found.itertuples():
+        per_prompt = {
+            system: scores[scores["system"] == system].groupby("text")["clap_score"].mean()
+            for system in (row.system, row.other)
+        }
+        difference = per_prompt[row.system] - per_prompt[row.other]
+        drawn = np.array([difference.loc[texts].mean() for texts in resampled(difference.index, 400, 1)])
+        assert row.difference == pytest.approx(difference.mean()) and row.difference >= 0
+        assert [row.low, row.high] == pytest.approx(np.quantile(drawn, [0.025, 0.975]).tolist())
+        assert row.p == pytest.approx(min(1, 2 * (min((drawn <= 0).sum(), (drawn >= 0).sum()) + 1) / 401))
+        assert row.paired and (row.prompts, row.left_out) == (12, 0)
+    assert found["p_holm"].tolist() == pytest.approx(multipletests(found["p"], method="holm")[1].tolist())
+
+
+def test_pairing_by_prompt_finds_what_unpaired_intervals_hide():
+    scores = table(gap=0.06, systems=("good", "fair"), n_prompts=20)
+    means = report.system_means(scores)
+    assert means["low"][0] < means["high"][1]  # the intervals overlap: prompts differ more than systems
+    assert report.compare_systems(scores)["p_holm"][0] < 0.01
+
+
+def test_systems_without_shared_prompts_are_compared_and_the_note_says_what_that_is_worth():
+    scores = table(gap=0.2, systems=("good", "bad"))
+    scores.loc[scores["system"] == "bad", "text"] += " of another kind"
+    row = report.compare_systems(scores, n_resamples=1000).iloc[0]
+    assert not row["paired"] and "cannot be told apart" in row["note"] and row["prompts"] == 24
+    means = scores.groupby(["system", "text"])["clap_score"].mean()
+    assert row["difference"] == pytest.approx(means["good"].mean() - means["bad"].mean())
+    # Independent draws: the standard error is that of two means.
+    error = np.hypot(means["good"].sem(), means["bad"].sem())
+    assert (row["high"] - row["low"]) / (2 * 1.96) == pytest.approx(error, rel=0.15)
+
+
+def test_a_prompt_that_failed_for_one_system_is_left_out_for_both_and_counted():
+    scores = table(clips=1, failed=(0, 1))  # two prompts of "good"
+    found = report.compare_systems(scores, n_resamples=200).set_index(["system", "other"])
+    assert found.loc[("good", "bad"), ["prompts", "left_out"]].tolist() == [10, 2]
+    assert found.loc[("fair", "bad"), ["prompts", "left_out"]].tolist() == [12, 0]
+    both = scores[~scores["text"].isin(["prompt 0", "prompt 1"])].groupby("system")["clap_score"].mean()
+    assert found.loc[("good", "bad"), "difference"] == pytest.approx(both["good"] - both["bad"])
+
+
+def test_too_few_prompts_are_marked_and_one_system_has_nothing_to_compare():
+    scores = table(n_prompts=2)
+    means = report.system_means(scores)
+    assert means["low"].isna().all() and set(means["note"]) == {"2 prompts, an interval needs 4"}
+    found = report.compare_systems(scores)
+    assert found[["low", "high", "p", "p_holm"]].isna().all(axis=None) and found["difference"].notna().all()
+    assert set(found["note"]) == {"2 prompts, an interval needs 4"}
+    alone = report.compare_systems(table(systems=("only",)))
+    assert alone.empty and list(alone) == list(found)
+
+
+def test_a_system_with_no_score_at_all_keeps_its_row():
+    scores = table(systems=("good", "silent"), clips=1, failed=range(12, 24))
+    means = report.system_means(scores).set_index("system")
+    assert means.loc["silent", ["clips", "failed", "note"]].tolist() == [0, 12, "no clip with a score"]
+    assert np.isnan(means.loc["silent", "mean"])
+    assert report.compare_systems(scores).empty
+    with pytest.raises(ValueError, match="none of the 12 clips has a score; the first: only/0-0.wav, file not found"):
+        report.system_means(table(systems=("only",), clips=1, failed=range(12)))
+    with pytest.raises(ValueError, match="the scores has no column system"):
+        report.compare_systems(scores.drop(columns="system"))
+
+
+@pytest.mark.slow
+def test_two_equally_good_systems_are_called_different_in_about_one_study_of_twenty():
+    found = [
+        report.compare_systems(table(seed, 40, ("a", "b"), clips=1, gap=0), n_resamples=1000)["p"][0] < 0.05
+        for seed in range(600)
+    ]
+    assert 0.03 <= np.mean(found) <= 0.09  # SD 0.009; few prompts make it a little bold
+
+
+# --- floor, ceiling, extremes, facts --------------------------------------------------------------------
+
+
+def swapped_of(scores):
+    """Scores of the same clips with other prompts: lower by a little, in the same columns."""
+    other = report.other_prompts(scores[["audio", "text", "system"]], seed=0)
+    kept = scores.drop(columns=["text"]).merge(other, on=["audio", "system"])
+    return kept.assign(cosine=kept["cosine"] - 0.15, clap_score=(kept["cosine"] - 0.15).clip(lower=0))
+
+
+def test_references_are_the_means_of_their_parts():
+    scores = table()
+    rated = scores.assign(mean_rating=np.linspace(0, 10, len(scores)), target=0.5, data="synthetic")
+    swapped = swapped_of(scores)
+    found = report.references(scores, swapped, rated, n_resamples=100).set_index("reference")
+    assert found.loc[report.FLOOR, "mean"] == pytest.approx(swapped["clap_score"].mean())
+    high = rated[rated["mean_rating"] >= 8]
+    assert found.filter(like="8 or more", axis=0)["mean"].iloc[0] == pytest.approx(high["clap_score"].mean())
+    low = rated[rated["mean_rating"] <= 2]
+    assert found.filter(like="(synthetic)", axis=0)["clips"].tolist() == [len(low), len(high)]
+    assert len(report.references(scores, swapped)) == 1
+
+
+def test_no_floor_where_prompts_cannot_be_dealt_out_and_it_says_why():
+    pairs = pd.DataFrame({"audio": ["a", "b", "c"], "text": ["x", "x", "x"], "system": "one"})
+    swapped = report.other_prompts(pairs)
+    assert swapped.empty and "no caption may stand in more than half" in swapped.attrs["note"]
+    scores = table(n_prompts=1, clips=3, systems=("one",))
+    found = report.references(scores, swapped)
+    assert np.isnan(found["mean"][0]) and "more than half" in found["note"][0]
+    assert np.isnan(report.listens(scores, swapped)["auc"][0])
+
+
+def test_auc_counts_the_comparisons_that_the_own_prompt_wins():
+    scores = table(systems=("good", "bad"))
+    swapped = swapped_of(scores)
+    found = report.listens(scores, swapped, n_resamples=100).set_index("system")
+    for system in ("good", "bad"):
+        own = scores.loc[scores["system"] == system, "clap_score"]
+        other = swapped.loc[swapped["system"] == system, "clap_score"]
+        wins = [(a > b) + (a == b) / 2 for a in own for b in other]
+        assert found.loc[system, "auc"] == pytest.approx(np.mean(wins))
+
+
+def test_extremes_are_the_ends_of_the_cosine_and_none_twice():
+    scores = table(failed=(0,))
+    picked = report.best_and_worst(scores, n=3)
+    ordered = scores["cosine"].dropna().sort_values(ascending=False).tolist()
+    assert picked["cosine"].tolist() == ordered[:3] + ordered[::-1][:3]
+    assert picked["place"].tolist() == ["best 1", "best 2", "best 3", "worst 1", "worst 2", "worst 3"]
+    for n_clips in (1, 2, 3, 5):
+        few = report.best_and_worst(table(systems=("one",), n_prompts=n_clips, clips=1))
+        assert not few["audio"].duplicated().any() and len(few) == max(1, n_clips // 2 * 2)
+
+
+def test_titles_are_safe_for_matplotlib():
+    picked = report.best_and_worst(table().assign(text="costs $5 and $6, " + "a very long prompt " * 10))
+    titles = report.panel_titles(picked)
+    assert len(set(titles)) == len(titles)
+    figure = plots.spectrograms(dict(zip(titles, [np.sin(np.arange(1600))] * len(titles))), 16_000)
+    figure.canvas.draw()  # would fail on a lone or odd dollar sign
+
+
+def test_facts_hold_what_makes_the_number_and_what_is_missing():
+    scores = table(failed=(0, 5))
+    facts = report.facts(scores, n_resamples=200, seed=3).set_index("fact")["value"]
+    assert facts["checkpoint_sha256"] == "ab" * 32 and facts["window"] == "first" and facts["precision"] == "fp32"
+    assert facts["clips scored"] == "70 of 72" and facts["clips without a score"] == "2 file not found"
+    assert facts["mean"] == f"{scores['clap_score'].mean():.4f}" and "seed 3" in facts["interval by"]
+    assert "not known here" in facts["agreement of this CLAP with ratings"]
+    rated = scores.dropna().assign(data="synthetic", mean_rating=5.0)
+    rated["target"] = np.linspace(0, 1, len(rated))
+    agreement = report.facts(scores, 200, 3, rated).set_index("fact")["value"].iloc[-1]
+    assert agreement.startswith(f"SRCC {evaluate.correlations(rated['clap_score'], rated['target']).srcc:.3f} over 70")
+
+
+def test_the_figure_shows_every_system_and_reference():
+    scores = table(systems=("cheap $1", "dear $2"), failed=(0,))
+    means, references = report.system_means(scores), report.references(scores, swapped_of(scores))
+    figure = plots.own_systems(means, references)
+    assert isinstance(figure, Figure)
+    figure.canvas.draw()
+    labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
+    assert labels == [r"cheap \$1 (n = 23, 1 failed)", r"dear \$2 (n = 24)"]
+
+
+# --- the page -------------------------------------------------------------------------------------------
+
+
+def test_the_page_needs_nothing_beside_it_and_nothing_in_it_is_code(tmp_path):
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+    (tmp_path / "long.wav").write_bytes(b"\0" * 3_000_001)
+    figure = Figure()
+    figure.subplots()
+    evil = "<script>alert(1)</script> & co"
+    parts = [
+        report_page.Part("Systems", evil, pd.DataFrame({"text": [evil], "p": [np.nan]}), figure),
+        report_page.Part("Sounds", clips={evil: tmp_path / "a.wav", "long": tmp_path / "long.wav"}),
+    ]
+    path = report_page.write_page(tmp_path / "sub" / "page.html", evil, "synthetic", parts)
+    page = path.read_text(encoding="utf-8")
+    assert "<script" not in page and page.count("&lt;script") >= 4
+    assert "Data: synthetic" in page and str(tmp_path) not in page and "too large" in page
+    sources = re.findall(r'src="([^"]{0,30})', page)
+    assert len(sources) == 2 and all(source.startswith("data:") for source in sources)
+
+
+# --- which clip has which prompt ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    monkeypatch.setenv("HUMANCLAP_RUNS", str(tmp_path / "runs"))
+    return study.open_study("demo", "05_score_your_own_audio", audio_folder="", prompts="", clap="")
+
+
+def folder_of(root, *names):
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, np.zeros(1600), 16_000) if path.suffix == ".wav" else path.write_text(name)
+    return root
+
+
+def test_a_csv_names_clips_prompts_and_systems(run, tmp_path):
+    root = folder_of(tmp_path / "mine", "a.wav", "b.wav", "c.wav")
+    (root / "list.csv").write_text("audio;text;system;mood\na.wav;A dog;x;good\ngone.wav;Rain;y;bad\n")
+    clips = study.own_clips(run, str(root), str(root / "list.csv"))
+    rows = list(clips.pairs.itertuples(index=False, name=None))
+    assert rows == [("a.wav", "A dog", "x"), ("gone.wav", "Rain", "y")] and clips.label == "clips of mine"
+    said = str(clips)
+    assert "columns not read: mood" in said and "2 clips have no prompt and are not scored: b.wav, c.wav" in said
+    assert "1 prompts have no clip and are counted as failures: gone.wav" in said
+
+
+def test_text_files_beside_clips_and_systems_by_folder(run, tmp_path):
+    root = folder_of(tmp_path / "mine", "x/1.wav", "x/1.txt", "y/1.wav", "y/1.txt", "y/2.txt")
+    clips = study.own_clips(run, str(root))
+    assert clips.pairs["system"].tolist() == ["x", "y", "y"] and clips.pairs["text"].tolist()[0] == "x/1.txt"
+    assert clips.pairs["audio"].tolist() == ["x/1.wav", "y/1.wav", "y/2"] and "failures: y/2" in str(clips)
+    flat = folder_of(tmp_path / "flat", "1.wav", "1.txt", "x/2.wav", "x/2.txt")
+    assert set(study.own_clips(run, str(flat)).pairs["system"]) == {"all clips"}
+
+
+def test_the_demos_clips_are_the_same_again_and_labelled(run, tmp_path):
+    clips = study.own_clips(run, seed=1)
+    assert clips.label == "synthetic" and set(clips.pairs["system"]) == set(SHOWCASE)
+    assert clips.pairs.groupby("text")["system"].nunique().eq(len(SHOWCASE)).all()
+    first = {path.name + path.parent.name: path.read_bytes() for path in clips.root.rglob("*.wav")}
+    again = showcase_clips(tmp_path / "again", seed=1).parent
+    assert first == {path.name + path.parent.name: path.read_bytes() for path in again.rglob("*.wav")}
+    assert len(first) == len(clips.pairs) == len(set(first.values()))
+
+
+def test_the_chosen_clap(run, tmp_path, monkeypatch):
+    named = study.chosen_clap(run, clap=str(tmp_path))
+    assert named.source.clap == str(tmp_path) and "named by" in named.why
+    assert study.chosen_clap(run, clap="msclap-2023").source.clap == "msclap-2023"
+    model = run.path("human-clap/mae/seed1/model")
+    model.mkdir(parents=True)
+    (model / "config.json").write_text("{}")
+    choice = pd.DataFrame({"model": ["mse", "mae"], "validation_srcc": [0.1, 0.2], "chosen": [False, True]})
+    run.save_table(choice, "03_choice", "synthetic")
+    found = study.chosen_clap(run)
+    assert found.source.clap == str(model) and found.name == "human-clap/mae" and "validation" in found.why
+    paper = study.open_study("paper", "05_score_your_own_audio")
+    assert study.chosen_clap(paper).source.clap == "human-clap" and "released" in study.chosen_clap(paper).why
+
+
+def test_rated_scores_are_those_of_the_same_clap_only(run):
+    scores = table(systems=("one",))
+    assert study.rated_scores(run, scores) is None
+    rated = scores.assign(mean_rating=5.0, target=0.5)
+    run.save_table(pd.concat([rated.assign(checkpoint_sha256="cd" * 32), rated]), "01_scores", "synthetic", exact=True)
+    found = study.rated_scores(run, scores)
+    assert len(found) == len(rated) and set(found["data"]) == {"synthetic"}
+    assert study.rated_scores(run, scores.assign(window="mean")) is None
+
+
+def test_wrong_parameters_of_the_notebook(run):
+    with pytest.raises(study.ParameterError, match="clap=3: allowed is text, what load_clap takes"):
+        study.open_study("demo", "05_score_your_own_audio", clap=3)
+    with pytest.raises(study.StudyError, match="without audio_folder: name the folder"):
+        study.own_clips(run, prompts="list.csv")
+    with pytest.raises(study.StudyError, match="name the folder with your clips"):
+        study.own_clips(study.open_study("paper", "05_score_your_own_audio"))
