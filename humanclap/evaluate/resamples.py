@@ -24,11 +24,15 @@ CHUNK = 250  # resamples done together: large enough for numpy, small enough for
 class _Chunked:
     """What both plans do: hand out the weights of their columns in chunks."""
 
+    def spans(self) -> list[slice]:
+        """The resamples cut into chunks."""
+        starts = range(0, self.n_resamples, CHUNK)
+        return [slice(start, min(start + CHUNK, self.n_resamples)) for start in starts]
+
     def chunks(self, rows=slice(None)) -> Iterator[tuple[slice, np.ndarray]]:
         """Yield (slice of resamples, weights [n, B] of the pairs `rows`) over the whole plan."""
-        for start in range(0, self.n_resamples, CHUNK):
-            stop = min(start + CHUNK, self.n_resamples)
-            yield slice(start, stop), self.weights(start, stop, rows)
+        for span in self.spans():
+            yield span, self.weights(span.start, span.stop, rows)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -91,14 +93,23 @@ def sample_cells(
 
 def _over(plan, engines: dict, parts: list[str]) -> dict[str, dict[str, np.ndarray]]:
     """Each cell's metrics [R, B] over a plan, and within systems from those of `parts` that could be computed."""
-    sampled, sizes = {}, {}
-    for name, (rows, engine) in engines.items():
-        sizes[name] = np.empty(plan.n_resamples)
-        sampled[name] = {m: np.empty((len(engine.scores), plan.n_resamples)) for m in engine.metrics}
-        for chunk, weights in plan.chunks(rows):
-            sizes[name][chunk] = weights.sum(axis=0)
-            for metric, value in engine(weights).items():
-                sampled[name][metric][:, chunk] = value
+    sizes = {name: np.empty(plan.n_resamples) for name in engines}
+    sampled = {
+        name: {m: np.empty((len(engine.scores), plan.n_resamples)) for m in engine.metrics}
+        for name, (_, engine) in engines.items()
+    }
+
+    def fill(task: tuple[str, slice]) -> None:
+        name, span = task
+        rows, engine = engines[name]
+        weights = plan.weights(span.start, span.stop, rows)
+        sizes[name][span] = weights.sum(axis=0)
+        for metric, value in engine(weights).items():
+            sampled[name][metric][:, span] = value
+
+    # numpy lets go of the interpreter in its loops, and each task writes to a place of its own
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(fill, [(name, span) for name in engines for span in plan.spans()]))
     parts = [part for part in parts if part in engines]
     if parts:
         drawn = np.stack([sizes[part] for part in parts])

@@ -1,0 +1,163 @@
+"""How long the intervals of Tables I to III take beside the straightforward scipy loop, both in one run.
+
+Seven models on 2,892 pairs, 2,000 resamples of captions. The pairs, captions, systems and mean ratings are those of
+RELATE's test split under the paper's screening where HUMANCLAP_RELATE is set (else simulated, and said so); the
+scores are synthetic. The loop writes every resample out and calls scipy on every model, cell and metric; both sides
+use the same resamples, and every end of every interval must agree within 1e-9.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import sys
+import time
+from pathlib import Path
+
+PROJECT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(PROJECT))
+
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import scipy  # noqa: E402
+from scipy import stats  # noqa: E402
+
+from humanclap import relate  # noqa: E402
+from humanclap.evaluate import ResamplePlan, breakdown  # noqa: E402
+from humanclap.evaluate.cells import WITHIN, make_cells  # noqa: E402
+
+MODELS = ("laion", "msclap", "wsce+mse", "wsce+mae", "wsce", "mse", "mae")
+TABLES = {"overall": ("srcc", "lcc", "ktau", "mse"), "system": ("srcc",), "score_range": ("srcc",)}
+PAIRS, RESAMPLES, SEED = 2892, 2000, 0
+TOLERANCE, TARGET = 1e-9, 20
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="a twentieth of the resamples, printed only")
+    arguments = parser.parse_args()
+    n_resamples = RESAMPLES // 20 if arguments.quick else RESAMPLES
+    pairs, source = rated_pairs()
+    table = scored(pairs)
+    rows = []
+    for by in TABLES:
+        ours = []
+        for _ in range(3):
+            start = time.perf_counter()
+            found = breakdown(table, by=by, metrics=TABLES[by], n_resamples=n_resamples, seed=SEED)
+            ours.append(time.perf_counter() - start)
+        start = time.perf_counter()
+        bca = breakdown(table, by=by, metrics=TABLES[by], n_resamples=n_resamples, seed=SEED, interval="bca")
+        bca_seconds = time.perf_counter() - start
+        start = time.perf_counter()
+        naive = scipy_loop(table, pairs, by, n_resamples)
+        loop = time.perf_counter() - start
+        keys = ["model", "cell", "metric"]
+        found, naive = (frame.set_index(keys)[["value", "low", "high"]] for frame in (found, naive))
+        apart = float((found.loc[naive.index] - naive).abs().max(axis=None))
+        if not apart <= TOLERANCE or len(found) != len(naive) or bca["low"].isna().any():
+            raise SystemExit(f"{by}: intervals are apart by {apart}, {len(found)} against {len(naive)} rows")
+        rows.append((by, len(naive), loop, float(np.median(ours)), bca_seconds, apart))
+        print(rows[-1], file=sys.stderr)
+    text = report(rows, source, n_resamples)
+    print(text)
+    if not arguments.quick:
+        (Path(__file__).parent / "statistics.md").write_text(text, encoding="utf-8")
+
+
+def rated_pairs() -> tuple[pd.DataFrame, str]:
+    """2,892 rated pairs, one row each, and where they are from."""
+    named = os.environ.get("HUMANCLAP_RELATE")
+    if named:
+        ratings = relate.load_ratings(Path(named) / "scores" / "REL.csv")
+        pairs = relate.aggregate_pairs(relate.screen_listeners(ratings).ratings)
+        pairs = pairs[pairs["split"] == "test"].reset_index(drop=True)
+        if len(pairs) != PAIRS:
+            raise SystemExit(f"the test split of {named} has {len(pairs)} pairs, not {PAIRS}")
+        return pairs, "RELATE's test pairs and mean ratings (paper's screening), synthetic scores"
+    rng = np.random.default_rng(SEED)
+    caption = np.arange(PAIRS) // 3
+    place, odd = np.arange(PAIRS) % 3, caption % 2 == 1
+    others = np.where(odd, np.where(place == 1, "audioldm", "tango2"), np.where(place == 1, "audioldm2", "tango"))
+    systems = np.where(place == 0, "natural", others)
+    rating = 5 + rng.normal(size=caption.max() + 1)[caption] + 2 * rng.normal(size=PAIRS)
+    rating = np.clip(np.round(rating * 3) / 3, 0, 10)
+    pairs = pd.DataFrame({"audio": [f"{i}.wav" for i in range(PAIRS)], "text": [f"caption {c}" for c in caption]})
+    pairs = pairs.assign(system=systems, mean_rating=rating, target=rating / 10)
+    return pairs, "simulated pairs and ratings, synthetic scores"
+
+
+def scored(pairs: pd.DataFrame) -> pd.DataFrame:
+    """The long score table: each model follows the ratings with noise of its own, clipped at 0 as CLAPScore is."""
+    rng = np.random.default_rng(SEED)
+    tables = []
+    for place, model in enumerate(MODELS):
+        noise = (0.5 - 0.04 * place) * rng.normal(size=len(pairs))
+        tables.append(pairs.assign(model=model, clap_score=np.maximum(pairs["target"] - 0.2 + noise, 0)))
+    return pd.concat(tables, ignore_index=True)
+
+
+def scipy_loop(table: pd.DataFrame, pairs: pd.DataFrame, by: str, n_resamples: int) -> pd.DataFrame:
+    """The same numbers the plain way: each resample written out, scipy for each model, cell and metric."""
+    plan = ResamplePlan.draw(pairs["text"], n_resamples=n_resamples, seed=SEED)
+    target = pairs["target"].to_numpy()
+    scores = {model: rows["clap_score"].to_numpy() for model, rows in table.groupby("model", sort=False)}
+    cells = {cell.name: cell.rows for cell in make_cells(pairs, by)}
+    functions = {
+        "srcc": lambda x, y: stats.spearmanr(x, y).statistic, "lcc": lambda x, y: stats.pearsonr(x, y).statistic,
+        "ktau": lambda x, y: stats.kendalltau(x, y).statistic, "mse": lambda x, y: np.mean((x - y) ** 2),
+    }
+    functions = {metric: functions[metric] for metric in TABLES[by]}
+    systems = [name for name in cells if name not in ("synthesized", "all")]
+
+    def everything(rows: np.ndarray) -> dict[tuple, float]:
+        values, sizes = {}, {}
+        for cell, inside in cells.items():
+            chosen = rows[inside[rows]]
+            sizes[cell] = len(chosen)
+            for model, score in scores.items():
+                for metric, function in functions.items():
+                    values[model, cell, metric] = function(score[chosen], target[chosen])
+        if by == "system":
+            weights = [sizes[system] for system in systems]
+            for model in scores:
+                each = [values[model, system, "srcc"] for system in systems]
+                values[model, WITHIN, "srcc"] = np.average(each, weights=weights)
+        return values
+
+    point = everything(np.arange(len(target)))
+    samples = pd.DataFrame([everything(plan.indices(resample)) for resample in range(n_resamples)])
+    rows = []
+    for key, value in point.items():
+        low, high = np.nanquantile(samples[key], [0.025, 0.975])
+        rows.append((*key, value, low, high))
+    return pd.DataFrame(rows, columns=["model", "cell", "metric", "value", "low", "high"])
+
+
+def report(rows: list[tuple], source: str, n_resamples: int) -> str:
+    """The table that is committed as statistics.md."""
+    loop, ours, bca = (sum(row[column] for row in rows) for column in (2, 3, 4))
+    threads, load = os.environ.get("OMP_NUM_THREADS", "not set"), os.getloadavg()[0]
+    names = {"overall": "I (SRCC, LCC, KTAU, MSE)", "system": "II (SRCC)", "score_range": "III (SRCC)"}
+    lines = [
+        "# All intervals of Tables I to III, against the scipy loop",
+        "",
+        f"`python benchmarks/statistics.py`: {len(MODELS)} models, {PAIRS:,} pairs, {n_resamples:,} resamples of",
+        f"captions; {source}. One run, the whole loop;",
+        f"{os.cpu_count()} cores (humanclap uses all, the loop one), OMP_NUM_THREADS {threads}, load at the end",
+        f"{load:.1f}; {platform.machine()}, Python {platform.python_version()}, numpy {np.__version__},",
+        f"scipy {scipy.__version__}.",
+        "humanclap's seconds are the median of three, BCa's were taken once.",
+        "",
+        "| table | intervals | scipy loop, s | `breakdown`, s | times as fast | with BCa, s | ends apart by at most |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for by, count, naive, seconds, bca_seconds, apart in rows:
+        times = f"{naive:.1f} | {seconds:.2f} | {naive / seconds:.1f} | {bca_seconds:.2f}"
+        lines.append(f"| {names[by]} | {count} | {times} | {apart:.1e} |")
+    count, apart = sum(row[1] for row in rows), max(row[5] for row in rows)
+    lines.append(f"| all | {count} | {loop:.1f} | {ours:.2f} | {loop / ours:.1f} | {bca:.2f} | {apart:.1e} |")
+    met = "met" if loop / ours >= TARGET else "NOT met"
+    lines += ["", f"Target: at least {TARGET} times as fast, ends equal within {TOLERANCE:g}: {met}."]
+    return "\n".join(lines) + "\n"
