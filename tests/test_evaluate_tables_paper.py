@@ -11,8 +11,9 @@ import pytest
 from test_evaluate_tables import make_pairs
 from test_evaluate_tables_seeds import seeded_table
 
-from humanclap import paper
+from humanclap import paper, relate
 from humanclap.evaluate import breakdown, compare, compare_models, holm, paper_table, render_table, write_table
+from humanclap.evaluate.cell_ceilings import cell_ceilings
 from humanclap.evaluate.layout import lay_out
 
 B = 10_000
@@ -266,3 +267,20 @@ def test_write_table_writes_all_or_nothing(table_2, tmp_path):
     with pytest.raises(IsADirectoryError, match="u.md is a folder"):
         write_table(table_2, tmp_path / "u", "second")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["t.csv", "t.md", "t.tex", "u.md"]
+
+
+def test_ceilings_of_real_ratings_fit_every_cell(real_ratings):
+    ratings = relate.screen_listeners(real_ratings).ratings
+    ratings = ratings[ratings["split"] == "test"]
+    pairs = relate.aggregate_pairs(ratings)
+    rng = np.random.default_rng(0)
+    scores = pd.concat([
+        pairs.assign(model=model, clap_score=pairs["target"] + noise * rng.normal(size=len(pairs)))
+        for model, noise in (("laion", 0.5), ("wsce+mae", 0.3))
+    ])
+    for by in ("system", "score_range"):
+        known = cell_ceilings(ratings, by, n_resamples=0)
+        found = paper_table(scores, by, "laion", ceilings=known, n_resamples=20, correct=False)
+        sizes = found["cell"].map(known[known["metric"] == "srcc"].set_index("cell")["n"])
+        assert found["ceiling"].between(0.3, 0.9).all() and (found["n"] == sizes).all()
+        assert f"| ceiling | {found['ceiling'].iloc[0]:.3f} |" in render_table(found, "markdown", "RELATE ratings")
