@@ -18,6 +18,8 @@ from .resamples import ResamplePlan, Whole
 from .weighted import WeightedCorrelations, check_metrics
 from .wide import Wide
 
+MOST_THREADS = 8  # each holds a chunk of resamples: some 30 MB at RELATE's size
+
 
 @dataclass(frozen=True)
 class SampledCell:
@@ -108,7 +110,7 @@ def _over(plan, engines: dict, parts: list[str]) -> dict[str, dict[str, np.ndarr
             sampled[name][metric][:, span] = value
 
     # numpy lets go of the interpreter in its loops, and each task writes to a place of its own
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
         list(pool.map(fill, [(name, span) for name in engines for span in plan.spans()]))
     parts = [part for part in parts if part in engines]
     if parts:
