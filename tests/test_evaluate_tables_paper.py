@@ -217,7 +217,7 @@ def test_the_styler_escapes_and_says_everything(table_2):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t.drop(columns="mark"), "the table has no column mark"),
+        (lambda t: t.drop(columns=["mark", "baseline"]), "the table has no column mark, baseline"),
         (lambda t: t.iloc[:0], "a table needs rows"),
         (lambda t: pd.concat([t, t.iloc[:2]]), "2 stand twice"),
     ],

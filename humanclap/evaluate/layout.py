@@ -13,6 +13,10 @@ from .paper_tables import ABOVE_FLOOR, BETTER, WORSE
 
 EMPTY = "–"
 METRIC_NAMES = {"srcc": "SRCC", "lcc": "LCC", "ktau": "KTAU", "mse": "MSE"}
+NEEDED = (
+    "value", "low", "high", "n", "n_constant", "n_seeds", "seed_sd", "floor", "ceiling", "p", "mark", "family",
+    "baseline", "groups", "n_resamples", "level", "interval", "note",
+)
 FLOOR_ROW, CEILING_ROW, N_ROW = "floor (never listens)", "ceiling", "n"
 
 
@@ -53,7 +57,7 @@ def lay_out(
     that stand twice.
     """
     keys = [model, "cell", "metric"]
-    need_columns(frame, "the table", (*keys, "value", "low", "high", "n", "mark", "n_constant", "note", "level"))
+    need_columns(frame, "the table", (*keys, *NEEDED))
     if not len(frame) or frame.duplicated(keys).any():
         raise ValueError(f"a table needs rows, one for each {listed(keys)}; {frame.duplicated(keys).sum()} stand twice")
     names = names or {}
@@ -65,10 +69,10 @@ def lay_out(
     ]
     first = [next(of[name, *spot] for name in models if (name, *spot) in of) for spot in spots]
     for column, head in (("floor", FLOOR_ROW), ("ceiling", CEILING_ROW)):
-        if column in frame and frame[column].notna().any():
+        if frame[column].notna().any():
             rows.append((head, [Entry(_number(row[column], digits)) for row in first]))
     rows.append((N_ROW, [Entry(f"{row['n']:,}") for row in first]))
-    title = title or next((family for family in frame.get("family", ()) if family), "")
+    title = title or next((family for family in frame["family"] if family), "")
     columns = _heads(spots, names)
     return Layout(title, columns, rows, len(models), _notes(frame, label, names, model))
 
@@ -90,7 +94,7 @@ def _number(value: float, digits: int) -> str:
 def _entry(row: dict | None, digits: int) -> Entry:
     if row is None or pd.isna(row["value"]):
         return Entry(EMPTY, paper=_number(row["paper"], digits) if row and pd.notna(row.get("paper")) else "")
-    spread, paper = row.get("seed_sd", np.nan), row.get("paper", np.nan)
+    spread, paper = row["seed_sd"], row.get("paper", np.nan)
     return Entry(
         _number(row["value"], digits),
         row["mark"],
