@@ -238,6 +238,9 @@ def test_write_table_writes_three_files(table_2, tmp_path):
     np.testing.assert_allclose(back["value"], table_2["value"], rtol=1e-5)
     assert paths[1].read_text(encoding="utf-8") == render_table(table_2, "markdown", "synthetic", names={"all": "All"})
     assert paths[2].read_text(encoding="utf-8") == render_table(table_2, "latex", "synthetic", names={"all": "All"})
+    assert render_table(pd.read_csv(paths[0]), "latex", "synthetic", names={"all": "All"}) == paths[2].read_text(
+        encoding="utf-8"
+    )
     write_table(table_2, tmp_path / "tables" / "04_table.2", "RELATE ratings")
     assert "RELATE ratings" in paths[1].read_text(encoding="utf-8")
 

@@ -51,7 +51,7 @@ def lay_out(
 ) -> Layout:
     """A row a model and a column a cell (a metric, where there is one cell; both, where there are several of each).
 
-    frame: of `paper_table`, with or without the column `paper` of `paper.beside`. label: the data behind it,
+    frame: of `paper_table` (or read back from its CSV), with or without the column `paper` of `paper.beside`. label: the data behind it,
     "RELATE ratings" or "synthetic". names: what models and cells are called in print. Rows for floor and ceiling
     stand below the models where any is known, and one with n. ValueError for a missing column, no rows, or rows
     that stand twice.
@@ -60,7 +60,9 @@ def lay_out(
     need_columns(frame, "the table", (*keys, *NEEDED))
     if not len(frame) or frame.duplicated(keys).any():
         raise ValueError(f"a table needs rows, one for each {listed(keys)}; {frame.duplicated(keys).sum()} stand twice")
-    names = names or {}
+    # empty text comes back from a CSV as NaN
+    texts = {c: frame[c].astype(object).where(frame[c].notna(), "") for c in ("mark", "family", "note")}
+    frame, names = frame.assign(**texts), names or {}
     spots = list(dict.fromkeys(zip(frame["cell"], frame["metric"])))
     models = list(dict.fromkeys(frame[model]))
     of = {key: row for key, row in zip(zip(*(frame[key] for key in keys)), frame.to_dict("records"))}
