@@ -51,8 +51,8 @@ def lay_out(
 ) -> Layout:
     """A row a model and a column a cell (a metric, where there is one cell; both, where there are several of each).
 
-    frame: of `paper_table` (or read back from its CSV), with or without the column `paper` of `paper.beside`. label: the data behind it,
-    "RELATE ratings" or "synthetic". names: what models and cells are called in print. Rows for floor and ceiling
+    frame: of `paper_table` (or read back from its CSV), with or without the column `paper` of `paper.beside`. label:
+    the data behind it, "RELATE ratings" or "synthetic". names: what models and cells are called in print. Rows for floor and ceiling
     stand below the models where any is known, and one with n. ValueError for a missing column, no rows, or rows
     that stand twice.
     """
