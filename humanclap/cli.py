@@ -120,6 +120,11 @@ def _fetch(arguments: argparse.Namespace) -> int:
     if arguments.list:
         print(_listed(download.listing(arguments.to)))
         return 0
+    if arguments.name == "xacle":
+        from .rated_sets import XACLE_REQUEST
+
+        print(XACLE_REQUEST, file=sys.stderr)
+        return 1
     if arguments.name is None:
         raise ValueError(f"what is to be fetched? {', '.join(download.SOURCES)} or all; --list says what each is")
     try:
@@ -248,7 +253,7 @@ def _parser() -> _Parser:
     add("--tokenizer", metavar="DIR", help="with --to clapmodel: a folder (default: roberta-base's)")
     add = command("fetch", _fetch, cli_help.FETCH, cli_help.FETCH_EXAMPLES)
     add("name", nargs="?", metavar="NAME", help="relate, relate-audio, laion, msclap, human-clap or all")
-    add("--list", action="store_true", help="what there is, how large, from where, under which licence; fetches nothing")
+    add("--list", action="store_true", help="what there is, how large, from where, under which licence")
     add("--to", metavar="DIR", help="a folder for all of it (default: data/ and the hub's cache)")
     add("--keep-archive", action="store_true", help="keep RELATE_wave.zip once it is unpacked")
     add("--quiet", action="store_true", help="no progress bars")

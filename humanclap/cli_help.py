@@ -84,4 +84,6 @@ examples:
   humanclap fetch relate
       The ratings, 10 MB. relate-audio: the clips, about 1.9 GB unpacked and room for the archive.
   humanclap fetch all --to /media/disk
-      All of it into one folder, for a machine without a network: set HUMANCLAP_DATA to that folder there."""
+      All of it into one folder, for a machine without a network: set HUMANCLAP_DATA to that folder there.
+  humanclap fetch xacle
+      Says whom to ask for XACLE's ratings and clips, which are given out by e-mail only."""

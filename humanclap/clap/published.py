@@ -50,7 +50,8 @@ def fetch_checkpoint(name: str) -> Path:
             f"{name}: {wanted.file} of {wanted.repository} is not in the hub cache and could not be fetched. "
             f"With a network: humanclap fetch {name.split('-')[0]}, or hf download {wanted.repository} {wanted.file}"
             f"{pinned}. Or bring the file{check} from a machine that has one, to "
-            f"{weights_folder(wanted.repository)}; or put it anywhere, and call load_clap({name!r}, checkpoint=its path)"
+            f"{weights_folder(wanted.repository)}; or put it anywhere, and call "
+            f"load_clap({name!r}, checkpoint=its path)"
         )
     found = remembered_sha256(path)
     if wanted.sha256 not in (None, found):

@@ -30,7 +30,7 @@ class Limits:
 
 
 def unpack(
-    archive: Path, target: Path, top: tuple[str, ...], limits: Limits = Limits(), progress: bool = True  # noqa: B008
+    archive: Path, target: Path, top: tuple[str, ...], limits: Limits = Limits(), progress: bool = True
 ) -> Path:
     """Unpack the zip `archive` to the folder `target`, which must not be there yet.
 

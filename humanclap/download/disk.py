@@ -41,7 +41,9 @@ def require_room(folder: Path, n_bytes: int, what: str) -> None:
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path, deadline: float = float("inf"), sleep: Callable[[float], None] = time.sleep) -> Iterator[None]:
+def alone_in(
+    folder: Path, deadline: float = float("inf"), sleep: Callable[[float], None] = time.sleep
+) -> Iterator[None]:
     """Hold `folder` for one process: others wait here, until `deadline` (of time.monotonic), then DownloadError.
 
     The lock is the folder's own, so nothing is left behind, not even by a process that is killed. Where the file

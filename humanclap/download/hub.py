@@ -1,4 +1,4 @@
-"""Files of the hub, by huggingface_hub: found where they lie, or fetched with room made sure of and checksums checked."""
+"""Files of the hub, by huggingface_hub: found where they lie, or fetched, with room and checksums looked at."""
 
 from __future__ import annotations
 
@@ -95,58 +95,90 @@ def check_piece(piece: HubFiles, found: Found, write: bool = True) -> str:
 
 
 def fetch_piece(
-    piece: HubFiles, data: str | os.PathLike | None = None, patience: Patience = Patience(), progress: bool = True  # noqa: B008
+    piece: HubFiles, data: str | os.PathLike | None = None, patience: Patience = Patience(), progress: bool = True
 ) -> Path:
     """Bring what is missing of a piece, and check it: below `data`/weights, or (None) into the hub's cache.
 
     Returns the path of its first file. Raises DownloadError: not reached, not there, too little room, damaged, not the
     published file or not that of the first use.
     """
-    revision, main = pinned_revision(piece), None
-    for group, here in zip(piece.needed, find_piece(piece, data), strict=True):
-        found = here or _first_of(piece.repository, group, revision, data, patience, progress)
-        if main is None:
-            main, revision = found, found.revision or revision
-    for name in piece.wanted:
-        if find_file(piece.repository, name, revision, data) is None:
-            _fetch_file(piece.repository, name, revision, data, patience, progress, must_exist=False)
-    check_piece(piece, main)
-    return main.path
+    here = find_piece(piece, data)
+    if None in here:
+        get = _Getting(piece.repository, _revision_to_fetch(piece, here, patience), data, patience, progress)
+        for name in piece.wanted:
+            if find_file(piece.repository, name, get.revision, data) is None:
+                get.first_of((name,), must_exist=False)
+        # The first group last: what is complete by it is complete.
+        for place in reversed(range(len(here))):
+            here[place] = here[place] or get.first_of(piece.needed[place])
+    check_piece(piece, here[0])
+    return here[0].path
 
 
-def _first_of(repository, group, revision, data, patience, progress) -> Found:
-    """The first file of a group that the hub has."""
+def _revision_to_fetch(piece: HubFiles, here: list[Found | None], patience: Patience) -> str:
+    """The commit that all files of a piece are taken from."""
+    if revision := pinned_revision(piece) or next((found.revision for found in here if found and found.revision), None):
+        return revision
+    group = next(group for group, found in zip(piece.needed, here, strict=True) if found is None)
     for name in group:
-        found = _fetch_file(repository, name, revision, data, patience, progress, must_exist=name == group[-1])
-        if found is not None:
-            return found
+        if offered := _offer(piece.repository, name, None, patience, must_exist=name == group[-1]):
+            return offered.commit
     raise AssertionError("unreachable")
 
 
-def _fetch_file(repository, name, revision, data, patience, progress, must_exist) -> Found | None:
-    """One file of the hub; None where the hub does not have it, unless it `must_exist`."""
-    from huggingface_hub import constants, hf_hub_download
+@dataclass(frozen=True)
+class _Getting:
+    """Files of one repository at one revision on their way to one place."""
 
-    offered = _patiently(lambda: _ask(repository, name, revision), repository, name, revision, patience, must_exist)
-    if offered is None:
+    repository: str
+    revision: str
+    data: str | os.PathLike | None
+    patience: Patience
+    progress: bool
+
+    def first_of(self, names: tuple[str, ...], must_exist: bool = True) -> Found | None:
+        """The first of `names` that the hub has; None where it has none of them, and none `must_exist`."""
+        for name in names:
+            must = must_exist and name == names[-1]
+            if offered := _offer(self.repository, name, self.revision, self.patience, must):
+                return self.bring(name, offered)
         return None
-    elsewhere = data is not None or os.environ.get("HUMANCLAP_DATA")
-    folder = weights_folder(repository, data) if elsewhere else None
-    require_room(folder or Path(constants.HF_HUB_CACHE), offered.n_bytes, f"{name} of {repository}")
-    where = {} if folder is None else {"local_dir": folder}
 
-    def get() -> str:
-        with _bars(progress):
-            return hf_hub_download(repository, name, revision=revision or "main", **where)
+    def bring(self, name: str, offered: _Offered) -> Found:
+        from huggingface_hub import constants, hf_hub_download
 
-    path = Path(_patiently(get, repository, name, revision, patience))
-    if offered.sha256 not in (None, sha256 := remembered_sha256(path) if offered.sha256 else None):
-        path.unlink()
-        raise DownloadError(
-            f"{name} of {repository} was damaged on its way: its sha256 is {sha256}, the hub's {offered.sha256}; "
-            "it was removed. Run the same command again"
-        )
-    return Found(path, revision_of(path) or offered.commit)
+        folder = weights_folder(self.repository, self.data)
+        if self.data is None and not os.environ.get("HUMANCLAP_DATA") and not folder.is_dir():
+            folder = None
+        require_room(folder or Path(constants.HF_HUB_CACHE), offered.n_bytes, f"{name} of {self.repository}")
+        where = {} if folder is None else {"local_dir": folder}
+
+        def get() -> str:
+            with _bars(self.progress):
+                return hf_hub_download(self.repository, name, revision=self.revision, **where)
+
+        path = Path(_in_our_words(get, self.repository, name, self.revision, self.patience))
+        sha256 = remembered_sha256(path) if offered.sha256 else None
+        if sha256 != offered.sha256:
+            path.unlink()
+            raise DownloadError(
+                f"{name} of {self.repository} was damaged on its way: its sha256 is {sha256}, the hub's "
+                f"{offered.sha256}; it was removed. Run the same command again"
+            )
+        return Found(path, revision_of(path) or offered.commit)
+
+
+def _offer(repository: str, name: str, revision: str | None, patience: Patience, must_exist: bool) -> _Offered | None:
+    """What the hub says of a file; None where it has none, unless it `must_exist`."""
+    from huggingface_hub.errors import EntryNotFoundError
+
+    once = replace(patience, attempts=1)  # huggingface_hub asks again by itself
+    try:
+        return _in_our_words(lambda: _ask(repository, name, revision), repository, name, revision, once)
+    except EntryNotFoundError as error:
+        if not must_exist:
+            return None
+        raise DownloadError(f"{repository} has no {name} at {revision or 'main'}: {_said(error)}") from error
 
 
 def _ask(repository: str, name: str, revision: str | None) -> _Offered:
@@ -158,41 +190,43 @@ def _ask(repository: str, name: str, revision: str | None) -> _Offered:
     return _Offered(said.commit_hash, said.size, said.etag if _SHA256.fullmatch(said.etag or "") else None)
 
 
-def _patiently(
-    call: Callable[[], _T], repository: str, name: str, revision: str | None, patience: Patience, must_exist: bool = True
-) -> _T | None:
-    """Call, and again where the network failed; other failures are told in our words."""
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, OfflineModeIsEnabled
+def _in_our_words(call: Callable[[], _T], repository: str, name: str, revision: str | None, patience: Patience) -> _T:
+    """Call, and again where the connection was cut; what huggingface_hub raises is told as a DownloadError.
 
-    pinned = f" --revision {revision}" if revision else ""
-    by_hand = f"Or: hf download {repository} {name}{pinned} --local-dir {weights_folder(repository)}"
+    It waits for an answer by itself, five times and half a minute in all, and goes on with what has come. Raises
+    EntryNotFoundError, too, as it is.
+    """
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    what, pinned = f"{name} of {repository}", f" --revision {revision}" if revision else ""
+    by_hand = f"By hand: hf download {repository} {name}{pinned} --local-dir {weights_folder(repository)}"
     for failures in range(1, patience.attempts + 1):
         try:
             return call()
         except DownloadError:
             raise
         except OfflineModeIsEnabled as error:
-            raise DownloadError(f"{repository}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it") from error
-        except EntryNotFoundError as error:
-            if not must_exist:
-                return None
-            raise DownloadError(f"{repository} has no {name} at {revision or 'main'}: {_said(error)}") from error
+            raise DownloadError(f"{what}: HF_HUB_OFFLINE is set, so nothing is fetched; unset it") from error
+        except LocalEntryNotFoundError as error:  # a kind of the next, and the hub was not reached at all
+            raise GivenUpError(f"{what}: the hub does not answer. {by_hand}") from error
+        except EntryNotFoundError:
+            raise
         except HfHubHTTPError as error:
-            status = getattr(error.response, "status_code", 0)
-            if status < 500 and status not in (408, 429):
-                raise DownloadError(f"{name} of {repository} can't be had: {_said(error)}. {by_hand}") from error
-            reason = error
+            later = error.response is not None and error.response.status_code >= 500
+            kind = GivenUpError if later else DownloadError
+            raise kind(f"{what} can't be had: {_said(error)}. {by_hand}") from error
         except OSError as error:
             if error.errno in FULL:
-                raise DownloadError(f"{name} of {repository}: the disk is full; make room and run this again") from error
+                raise DownloadError(f"{what}: the disk is full; make room and run the same command again") from error
             reason = error
         if failures < patience.attempts:
             patience.wait(failures)
-    raise GivenUpError(f"{name} of {repository} was given up after {failures} attempt(s): {_said(reason)}. {by_hand}")
+    raise GivenUpError(f"{what} was given up: {_said(reason)}. {by_hand}") from reason
 
 
 def _said(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
+    said = " ".join(str(error).split())
+    return said if 0 < len(said) < 300 else f"{type(error).__name__} {said[:300]}"
 
 
 def _bars(progress: bool):

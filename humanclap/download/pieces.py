@@ -17,7 +17,7 @@ from .transfer import Patience
 if TYPE_CHECKING:
     import pandas as pd
 
-HERE, MISSING, INCOMPLETE, WRONG = "here", "missing", "incomplete", "wrong"
+HERE, MISSING, INCOMPLETE, OTHER = "here", "missing", "incomplete", "other"
 COLUMNS = ["source", "piece", "state", "n_bytes", "about_bytes", "path", "note", "command"]
 
 
@@ -33,7 +33,7 @@ def fetch(
     name: str,
     folder: str | os.PathLike | None = None,
     *,
-    patience: Patience = Patience(),  # noqa: B008
+    patience: Patience = Patience(),
     progress: bool = True,
     keep_archive: bool = False,
 ) -> pd.DataFrame:
@@ -81,9 +81,9 @@ def status(name: str = ALL, folder: str | os.PathLike | None = None, check: bool
         check: compute the checksums of large files, too (seconds for a gigabyte); small ones always are.
 
     Returns:
-        DataFrame, a row a piece: `source`, `piece`, `state` ("here", "missing", "incomplete", "wrong"), `n_bytes` on
-        this disk, `about_bytes` to fetch (NaN where nobody wrote it down), `path` (of what is here, else where it would
-        go; "" for the hub's cache), `note`, `command` ("" for what is here).
+        DataFrame, a row a piece: `source`, `piece`, `state` ("here", "missing", "incomplete", or "other": there, but
+        not the published file), `n_bytes` on this disk, `about_bytes` to fetch (NaN where it is not known), `path` (of
+        what is here, else where it would go; "" for the hub's cache), `note`, `command` ("" for what is here).
     """
     import pandas as pd
 
@@ -100,7 +100,7 @@ def status(name: str = ALL, folder: str | os.PathLike | None = None, check: bool
 
 
 def listing(folder: str | os.PathLike | None = None) -> pd.DataFrame:
-    """What there is to fetch: `source`, `piece`, `size`, `origin`, `revision`, `sha256`, `licence`, `state`; all text."""
+    """What there is to fetch, as text: source, piece, size, origin, revision, sha256, licence and state."""
     import pandas as pd
 
     states = status(ALL, folder)["state"].tolist()
@@ -149,7 +149,7 @@ def _look(piece: Piece, folder: str | os.PathLike | None, check: bool) -> _State
     try:
         web.check_web(piece, path, folder, write=False)
     except DownloadError as error:
-        return _State(WRONG, path, path.stat().st_size, str(error))
+        return _State(OTHER, path, path.stat().st_size, str(error))
     return _State(HERE, path, path.stat().st_size)
 
 
@@ -179,11 +179,11 @@ def _look_hub(piece: HubFiles, folder: str | os.PathLike | None, check: bool) ->
     if lacking:
         return _State(INCOMPLETE, main, n_bytes, f"without {', '.join(lacking)}")
     if piece.n_bytes not in (None, main.stat().st_size):
-        return _State(WRONG, main, n_bytes, f"{main.stat().st_size:,} bytes, published are {piece.n_bytes:,}")
+        return _State(OTHER, main, n_bytes, f"{main.stat().st_size:,} bytes, published are {piece.n_bytes:,}")
     if check:
         try:
             hub.check_piece(piece, found[0], write=False)
         except DownloadError as error:
-            return _State(WRONG, main, n_bytes, str(error))
-    return _State(HERE, main, n_bytes, "" if found[0].revision else "brought by hand")
+            return _State(OTHER, main, n_bytes, str(error))
+    return _State(HERE, main, n_bytes)
 

@@ -12,6 +12,8 @@ NONE_STATED = "none stated"
 RELATE_REVISION = "05935d968f7c4029b8a235b82425c4d2919faf69"
 RELATE_RAW = f"https://raw.githubusercontent.com/sarulab-speech/RELATE/{RELATE_REVISION}"
 RELATE_SHA256 = "cea68d02735ac13a5cc3a05fafb4bc07a0342815c6a75fbf64284e39271c5dcd"
+IS_SHA256 = "ef1e724be33ead60e54c797f9c52805eac7f7870a46760c855634d3a19597be4"
+OS_SHA256 = "fce6baeb0a52a44e956d07a05114a5ff24d1bc95b6fadb334b639777ca565197"
 RELATE_AUDIO_URL = "https://sarulab.sakura.ne.jp/kanamori/RELATE_open_dataset/RELATE_wave.zip"
 
 HUMAN_CLAP_ID = "sarulab-speech/human-clap-wsce-mae"
@@ -205,8 +207,8 @@ SOURCES = {
             {"": NONE_STATED},
             (
                 REL,
-                _ratings("scores/IS.csv", "ef1e724be33ead60e54c797f9c52805eac7f7870a46760c855634d3a19597be4", 3_200_000),
-                _ratings("scores/OS.csv", "fce6baeb0a52a44e956d07a05114a5ff24d1bc95b6fadb334b639777ca565197", 3_200_000),
+                _ratings("scores/IS.csv", IS_SHA256, 3_200_000),
+                _ratings("scores/OS.csv", OS_SHA256, 3_200_000),
                 _ratings("listener_attributes/REL.csv", None, 90_000),
                 _ratings("listener_attributes/IS_and_OS.csv", None, 90_000),
             ),

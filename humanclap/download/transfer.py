@@ -28,7 +28,7 @@ class Patience:
     """How long a transfer is tried before it is given up."""
 
     attempts: int = 5
-    """In a row, without a new byte; twenty times as many in all."""
+    """In a row; one that brings new bytes begins the count again. Twenty times as many in all."""
     timeout_seconds: float = 30
     """Without an answer, or a further byte."""
     deadline_seconds: float | None = None
@@ -61,7 +61,7 @@ def transfer(
     url: str,
     target: Path,
     sha256: str | None = None,
-    patience: Patience = Patience(),  # noqa: B008: frozen
+    patience: Patience = Patience(),
     limit_bytes: int | None = None,
     room: Callable[[int], int] = lambda total: total,
     progress: bool = True,
@@ -237,7 +237,7 @@ def _unreached(url: str, error: Exception) -> Exception:
     reason = getattr(error, "reason", error)
     if isinstance(reason, ssl.SSLCertVerificationError):
         return DownloadError(f"{url}: the server's certificate is not trusted ({reason.verify_message})")
-    return _TryAgain(str(reason) or type(reason).__name__)
+    return _TryAgain(" ".join(str(reason).split()) or type(reason).__name__)
 
 
 class _SameSafety(urllib.request.HTTPRedirectHandler):

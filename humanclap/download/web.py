@@ -29,10 +29,10 @@ def place_of(piece: WebFile, data: str | os.PathLike | None = None) -> Path:
 
 
 def fetch_web(
-    piece: WebFile, data: str | os.PathLike | None = None, patience: Patience = Patience(),  # noqa: B008
+    piece: WebFile, data: str | os.PathLike | None = None, patience: Patience = Patience(),
     progress: bool = True, keep_archive: bool = False,
 ) -> Path:  # fmt: skip
-    """Bring a piece, unless it is there, check it, and return its place. Raises DownloadError; see `transfer`, `unpack`."""
+    """Bring a piece, unless it is there, check it, and return its place. Raises DownloadError: see `transfer`."""
     if isinstance(piece, WebArchive):
         return _fetch_archive(piece, data, patience, progress, keep_archive)
     path = place_of(piece, data)
