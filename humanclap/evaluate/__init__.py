@@ -16,6 +16,8 @@ from .cell_ceilings import cell_ceilings, screened_ceilings
 from .controls import AnchorAuc, WeightedAuc, anchor_auc, swap_captions
 from .correlation import METRICS, Correlations, correlations
 from .floors import blind_baselines, blind_predictions
+from .halves import halves_by_raters
+from .homogeneous import homogeneous_score
 from .intervals import INTERVALS, bca_interval, percentile_interval
 from .listeners import listener_habits
 from .listening import CONTROLS, listening_table
@@ -77,7 +79,9 @@ __all__ = [
     "correlations",
     "default_rules",
     "fit_map",
+    "halves_by_raters",
     "holm",
+    "homogeneous_score",
     "human_ceiling",
     "listener_habits",
     "listening_table",

@@ -84,9 +84,8 @@ def cell_ceilings(
         raise ValueError(f"there are no ceilings by {by!r}. Available: {listed(TABLES)}")
     rated = RatedPairs.of(ratings)
     cells = [_checked(cell) for cell in rated.cells(by, cut)]
-    unknown = _unknown(rated)
-    if unknown:
-        cells = [Cell(cell.name, cell.rows, cell.note or unknown) for cell in cells]
+    if rated.unknown:
+        cells = [Cell(cell.name, cell.rows, cell.note or rated.unknown) for cell in cells]
     captions = rated.pairs["text"].to_numpy(object)
     plan = None
     if n_resamples and len(set(captions)) > 1:
@@ -143,13 +142,6 @@ def screened_ceilings(
 
 def _checked(cell: Cell) -> Cell:
     return cell if cell.note or cell.rows.sum() >= MIN_PAIRS else Cell(cell.name, cell.rows, FEW)
-
-
-def _unknown(rated: RatedPairs) -> str:
-    """Why no ceiling of these ratings can be known, or ""."""
-    if rated.n_ratings.max() < 2:
-        return "no pair with 2 ratings"
-    return "all ratings are equal" if np.ptp(rated.values) == 0 else ""
 
 
 def _from_components(one: _Found, rated: RatedPairs, metrics: Sequence[str], plan: ResamplePlan | None) -> None:

@@ -13,6 +13,7 @@ from .cells import Cell, make_cells
 from .checks import PAIR, as_ratings
 from .joint_table import JointTable, MeanRatings
 from .rating_model import RatingModel, fit_rating_model
+from .wide import Wide
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,36 @@ class RatedPairs:
         if "system" in pairs and (grouped["system"].nunique(dropna=False) > 1).any():
             raise ValueError("one pair stands under two systems: the ratings of a pair need one system")
         return cls(values, pair, pairs)
+
+    @classmethod
+    def behind(cls, wide: Wide, ratings: pd.DataFrame) -> tuple[RatedPairs, np.ndarray]:
+        """The ratings behind a score table, and where in it each of their pairs stands: a place each [n].
+
+        Ratings of pairs without a score play no part. ValueError where a scored pair has no ratings, or a target is not
+        a tenth of the mean of its ratings.
+        """
+        as_ratings(ratings)
+        scored = pd.MultiIndex.from_frame(wide.pairs[PAIR])
+        rated = cls.of(ratings[pd.MultiIndex.from_frame(ratings[PAIR]).isin(scored)])
+        places = scored.get_indexer(pd.MultiIndex.from_frame(rated.pairs[PAIR]))
+        if len(places) < len(scored):
+            missing = scored.difference(pd.MultiIndex.from_frame(rated.pairs[PAIR]))
+            raise ValueError(f"{len(missing)} of {len(scored)} scored pairs have no ratings, for instance {missing[0]}")
+        off = np.abs(10 * wide.target[places] - rated.pairs["mean_rating"].to_numpy()) > 1e-6
+        if off.any():
+            row = rated.pairs[off].iloc[0]
+            raise ValueError(
+                f"{off.sum()} of {len(off)} targets are not a tenth of the pair's mean rating, for instance that of "
+                f"{row['audio']}: pass the ratings that the targets were made of, screened in the same way"
+            )
+        return rated, places
+
+    @property
+    def unknown(self) -> str:
+        """Why no rating model of these pairs can be known, or ""."""
+        if self.n_ratings.max() < 2:
+            return "no pair with 2 ratings"
+        return "all ratings are equal" if np.ptp(self.values) == 0 else ""
 
     @property
     def n_ratings(self) -> np.ndarray:
@@ -147,9 +178,9 @@ class ExpectedCells:
     def table(self, name: str, tables: np.ndarray, true: np.ndarray) -> JointTable:
         """The joint table of one cell, from the systems' tables."""
         low = self.means.mean <= self.cut
+        return self.join(name, tables * low, tables * ~low, true, self.means.mean)
+
+    def join(self, name: str, low: np.ndarray, high: np.ndarray, true: np.ndarray, mean: np.ndarray) -> JointTable:
+        """The same from tables of the pairs on either side of the cut [U, G, V]; axes: true [G], mean [V]."""
         below, above = self.members[name].T
-        if (below == above).all():
-            return JointTable(tables[below].sum(axis=0), true, self.means.mean)
-        side = below if below.any() else above
-        whole = JointTable(tables[side].sum(axis=0), true, self.means.mean)
-        return whole.where(low if below.any() else ~low)
+        return JointTable(low[below].sum(axis=0) + high[above].sum(axis=0), true, mean)

@@ -69,22 +69,28 @@ class RatingModel:
         """
         return self.pulls @ linalg.solve(self.curvature, gradient, assume_a="sym")
 
+    def draw_places(self, rng: np.random.Generator) -> np.ndarray:
+        """A place on the grid for each of as many pairs as were fitted [n], from their systems' distributions."""
+        place = np.empty(len(self.stratum), dtype=int)
+        for number, edges in enumerate(np.cumsum(self.weights, axis=1)):
+            mine = self.stratum == number
+            place[mine] = np.searchsorted(edges, rng.random(mine.sum()) * edges[-1], side="right")
+        return np.minimum(place, len(GRID) - 1)
+
+    def draw_means(self, place: np.ndarray, n_ratings: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        """Mean [n] of n_ratings [n] ratings drawn at each place [n]."""
+        pair = np.repeat(np.arange(len(n_ratings)), n_ratings)
+        below = np.cumsum(self.probabilities, axis=1)[place[pair]]
+        rating = self.values[np.minimum((rng.random((len(pair), 1)) > below).sum(axis=1), len(self.values) - 1)]
+        return np.bincount(pair, rating, len(n_ratings)) / n_ratings
+
     def simulate(self, n_ratings: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
         """New pairs like the fitted ones, with n_ratings [n] each: (true value, mean rating), both [n]."""
-        edges = np.cumsum(self.weights, axis=1)
-        place = np.empty(len(n_ratings))
-        for number in range(len(self.strata)):
-            mine = self.stratum == number
-            drawn = np.searchsorted(edges[number], rng.random(mine.sum()) * edges[number, -1], side="right")
-            place[mine] = np.minimum(drawn, len(GRID) - 1)
-        cumulated = np.cumsum(self.probabilities, axis=1)
-        pair = np.repeat(np.arange(len(n_ratings)), n_ratings)
-        own = cumulated[place.astype(int)[pair]]
-        rating = self.values[np.minimum((rng.random((len(pair), 1)) > own).sum(axis=1), len(self.values) - 1)]
-        mean = np.bincount(pair, rating, len(n_ratings)) / n_ratings
+        place = self.draw_places(rng)
         # a place stands for its whole bin of the grid: no two pairs are exactly alike
         position = place + rng.random(len(place)) - 0.5
-        return np.interp(position, np.arange(len(GRID)), self.true_value), mean
+        true = np.interp(position, np.arange(len(GRID)), self.true_value)
+        return true, self.draw_means(place, n_ratings, rng)
 
 
 def fit_rating_model(values: np.ndarray, pair: np.ndarray, systems: np.ndarray) -> RatingModel:
