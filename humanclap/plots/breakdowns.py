@@ -22,6 +22,15 @@ from .parts import (
 )
 from .style import COLOURS, house_style, model_looks
 
+BREAKDOWN_NAMES = {
+    "n_events": "Sound events in the caption",
+    "caption_length": "Length of the caption",
+    "temporal": "Temporal words in the caption",
+    "n_ratings": "Ratings of the pair",
+    "rating_std": "SD of the pair's ratings",
+    "system": "System",
+    "score_range": "Range of the mean rating",
+}
 _WIDTH = 0.7  # of the distance of two cells, in which the models stand side by side
 
 
@@ -30,7 +39,7 @@ def further_breakdowns(table: pd.DataFrame, metric: str = "srcc") -> Figure:
     """One metric of each model in the cells of further breakdowns, with 95 % intervals and n; a panel each.
 
     Args:
-        table: `breakdown` (what the cells differ in; a panel each; may be missing where there is one), `model`, `cell`,
+        table: `breakdown` (the `by` of `evaluate.breakdown`; a panel each; may be missing where there is one), `model`, `cell`,
             `metric`, `value`, `low`, `high`, `n`, and where it is there `floor`.
 
     Raises:
@@ -59,12 +68,12 @@ def further_breakdowns(table: pd.DataFrame, metric: str = "srcc") -> Figure:
         first = part.drop_duplicates("cell").set_index("cell").reindex(cells)
         floor = column(first, "floor")
         axis.hlines(floor, spots - 0.42, spots + 0.42, color=COLOURS["orange"], linewidth=1.6, zorder=1, gid="floor")
-        width = max(4, int(30 / len(cells)))
-        labels = [f"{shortened(cell_name(cell), width, lines=2)}\n{n:,.0f}" for cell, n in zip(cells, first["n"])]
+        width = letters(2.9 / len(cells), 7)
+        labels = [f"{shortened(cell_name(cell), width, lines=3)}\n{n:,.0f}" for cell, n in zip(cells, first["n"])]
         axis.set_xticks(spots, labels)
         axis.set_xlim(-0.6, len(cells) - 0.4)
         axis.axhline(0, color="0.5", linewidth=0.8, zorder=1)
-        axis.set_title(shortened(kind, 46))
+        axis.set_title(shortened(BREAKDOWN_NAMES.get(kind, kind), 46))
         axis.grid(axis="x", visible=False)
         axis.tick_params(labelbottom=True)
     outer_labels(axes, across, "cell, and n below it", f"{metric.upper()} (95 %)")

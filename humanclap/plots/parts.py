@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -96,7 +97,13 @@ def cell_name(cell: str) -> str:
         if str(cell).startswith(sign):
             limit, _, part = str(cell)[len(sign) :].partition(" ")
             return f"{shown} {limit}, {SYSTEM_NAMES.get(part, part).lower()}" if part else f"{shown} {limit}"
-    return SYSTEM_NAMES.get(cell, str(cell))
+    return SYSTEM_NAMES.get(cell, with_signs(cell))
+
+
+def with_signs(text: str) -> str:
+    """A label with ≤ and ≥ as one sign each, and ranges with a dash."""
+    text = str(text).replace("<=", "≤").replace(">=", "≥")
+    return re.sub(r"(?<=\d)-(?=\d)", "–", text)
 
 
 def sized(name: str, n: float) -> str:
@@ -158,7 +165,11 @@ def side_texts(axis: Axes, places: np.ndarray, texts: Sequence[str], heading: st
 
 def row_axis(axis: Axes, places: np.ndarray, labels: Sequence[str], width: int = 30, lines: int = 2) -> None:
     """Rows with their labels on the left, without lines of the grid through them."""
-    axis.set_yticks(places, [shortened(label, width, lines) for label in labels])
+    fitted = [
+        "\n".join(shortened(part, width, lines if "\n" not in label else 1) for part in label.split("\n"))
+        for label in map(str, labels)
+    ]
+    axis.set_yticks(places, fitted)
     axis.set_ylim(-0.6, len(places) - 0.4)
     axis.grid(axis="y", visible=False)
     axis.tick_params(axis="y", length=0)

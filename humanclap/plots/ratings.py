@@ -12,8 +12,12 @@ from .parts import (
     column,
     intervals,
     legend_below,
+    line_handle,
+    need_model,
     need_rows,
+    one_each,
     outer_labels,
+    panels,
     row_axis,
     rows_figure,
     side_texts,
@@ -110,6 +114,46 @@ def agreement_by_system(ceilings: pd.DataFrame) -> Figure:
         title="The best correlation that any score could reach",
         xlabel="LCC of a perfect predictor with the mean rating",
     )
+    return figure
+
+
+@house_style
+def cell_ceilings(table: pd.DataFrame, metric: str = "srcc") -> Figure:
+    """The best value of one metric that any score could reach in each cell, a panel a file of ratings.
+
+    Args:
+        table: of `evaluate.cell_ceilings` or `evaluate.screened_ceilings`: `cell`, `metric`, `ceiling`, `low`, `high`,
+            `n`, and where they are there `file` (REL, IS, OS) and `screening` (before, after).
+
+    Raises:
+        ValueError: a missing column, no row of the metric, a cell twice.
+    """
+    name = "the table of ceilings"
+    rows = need_rows(table, name, ("cell", "metric", "ceiling", "low", "high", "n"))
+    rows = need_model(rows, metric, "metric").rename(columns={"ceiling": "value"})
+    rows = rows.assign(file=rows.get("file", ""), screening=rows.get("screening", ""))
+    rows = one_each(rows, ["file", "screening", "cell"], name)
+    cells, files, states = (list(dict.fromkeys(rows[key])) for key in ("cell", "file", "screening"))
+    places = np.arange(len(cells))[::-1].astype(float)
+    looks = [
+        Look(f"{state} screening", COLOURS[colour], marker)
+        for state, (colour, marker) in zip(states, (("blue", "o"), ("vermilion", "s")))
+    ]
+    lifts = (0.15, -0.15) if len(states) > 1 else (0.0,)
+    figure, axes, across = panels(len(files), 0.5 + 0.26 * len(cells), most=3, extra=0.5, sharex=True, sharey=True)
+    for place, (axis, file) in enumerate(zip(axes, files)):
+        texts = np.full(len(cells), "", dtype=object)
+        for look, lift, state in zip(looks, lifts, states):
+            part = rows[(rows["file"] == file) & (rows["screening"] == state)].set_index("cell").reindex(cells)
+            intervals(axis, part, places, [look] * len(cells), lift=lift, size=20)
+            sizes = ["–" if np.isnan(n) else f"{n:,.0f}" for n in column(part, "n")]
+            texts = [f"{text} / {size}" if text and text != size else size for text, size in zip(texts, sizes)]
+        side_texts(axis, places, texts, "n")
+        axis.set_title(file or f"{metric.upper()} ceiling")
+        row_axis(axis, places, [cell_name(cell) for cell in cells])
+        axis.tick_params(axis="y", labelleft=place % across == 0)
+    outer_labels(axes, across, f"{metric.upper()} of a perfect score", "")
+    legend_below(figure, [line_handle(look) for look in looks] if len(states) > 1 else [])
     return figure
 
 

@@ -10,7 +10,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .parts import VALUE, intervals, legend_below, letters, need_rows, panels, row_axis, shortened, side_texts
+from .parts import VALUE, intervals, legend_below, letters, need_rows, one_each, outer_labels, panels, row_axis
+from .parts import shortened, side_texts, with_signs
 from .style import COLOURS, DOUBLE, Look, house_style, new_figure
 
 _X = "threshold on the mean anchor rating"
@@ -70,42 +71,40 @@ def screening_effect(effect: pd.DataFrame, max_anchor_mean: float) -> Figure:
 
 @house_style
 def screening_rules(table: pd.DataFrame) -> Figure:
-    """SRCC of a score under each rule of screening, one panel a way of choosing the pairs, with intervals.
+    """SRCC under each rule on listeners, with 95 % intervals and n, one panel a way of choosing the pairs (and measure).
 
     Args:
-        table: one row a rule and way: `rule`, `max_anchor_mean` (NaN for rules without a threshold), `pairs` (the way),
-            `value`, `low`, `high`, `n`; `model` optional (one model).
+        table: of `evaluate.screening_rules` or `evaluate.screening_agreement`, one row a rule and way: `rule`,
+            `max_anchor_mean` (NaN for rules without a threshold), `pairs` (the way), `value`, `low`, `high`, `n`;
+            `measure` and `model` (only one) may be there.
 
     Raises:
-        ValueError: a missing column, no rows, several models.
+        ValueError: a missing column, no rows, several models, a rule twice in a panel.
     """
-    table = need_rows(table, "the table of rules", ("rule", "max_anchor_mean", "pairs", *VALUE, "n"))
+    name = "the table of rules"
+    table = need_rows(table, name, ("rule", "max_anchor_mean", "pairs", *VALUE, "n"))
     if "model" in table and table["model"].nunique() > 1:
-        raise ValueError(f"the table of rules has {table['model'].nunique()} models: draw one at a time")
-    keys = list(dict.fromkeys(zip(table["rule"], table["max_anchor_mean"].fillna(np.inf))))
-    labels = [rule if np.isinf(threshold) else _with_threshold(rule, threshold) for rule, threshold in keys]
-    ways = list(dict.fromkeys(table["pairs"]))
-    places = np.arange(len(keys))[::-1].astype(float)
-    figure, axes, across = panels(len(ways), 0.55 + 0.22 * len(keys), most=2, extra=0.3, sharey=True)
-    placed = table.assign(key=list(zip(table["rule"], table["max_anchor_mean"].fillna(np.inf))))
+        raise ValueError(f"{name} has {table['model'].nunique()} models: draw one at a time")
+    labels = [_with_threshold(*row) for row in zip(table["rule"], table["max_anchor_mean"])]
+    titles = table["pairs"] if "measure" not in table else table["measure"] + "\n" + table["pairs"]
+    table = one_each(table.assign(label=labels, title=titles), ["title", "label"], name)
+    rules, ways = list(dict.fromkeys(table["label"])), list(dict.fromkeys(table["title"]))
+    places = np.arange(len(rules))[::-1].astype(float)
+    figure, axes, across = panels(len(ways), 0.55 + 0.23 * len(rules), most=2, extra=0.3, sharey=True)
     for place, (axis, way) in enumerate(zip(axes, ways)):
-        rows = (
-            placed[placed["pairs"] == way]
-            .drop_duplicates("key")
-            .set_index("key")
-            .reindex(pd.Index(keys, tupleize_cols=False))
-        )
+        rows = table[table["title"] == way].set_index("label").reindex(rules)
         colour, marker = _WAYS[place % len(_WAYS)]
-        intervals(axis, rows, places, [Look(str(way), COLOURS[colour], marker)] * len(keys), size=20)
+        intervals(axis, rows, places, [Look(way, COLOURS[colour], marker)] * len(rules), size=20)
         side_texts(axis, places, ["" if np.isnan(n) else f"{n:,.0f}" for n in rows["n"].to_numpy(float)], "n")
-        axis.set_title(shortened(way, letters(5.0 / across, 9), lines=2))
-        axis.set_xlabel("SRCC (95 %)")
-        row_axis(axis, places, labels, width=28)
+        axis.set_title("\n".join(shortened(part, letters(4.6 / across, 8.5)) for part in way.split("\n")))
+        row_axis(axis, places, rules, width=34, lines=1)
+    outer_labels(axes, across, "SRCC (95 %)", "")
     return figure
 
 
 def _with_threshold(rule: str, threshold: float) -> str:
-    return rule if f"{threshold:g}" in str(rule) else f"{rule} ≤ {threshold:g}"
+    named = np.isnan(threshold) or f"{threshold:g}" in str(rule)
+    return with_signs(rule if named else f"{rule} <= {threshold:g}")
 
 
 def _sized(way: str, n: pd.Series) -> str:
