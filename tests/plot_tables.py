@@ -78,10 +78,36 @@ def system_table(models=("laion-clap", "wsce+mae"), systems=SYSTEMS) -> pd.DataF
 def reliability_table(models=("laion-clap", "wsce+mae", "mae"), maps=("none", "linear", "isotonic")) -> pd.DataFrame:
     rng = np.random.default_rng(3)
     rows = pd.DataFrame([(m, k, b) for m in models for k in maps for b in range(8)], columns=["model", "map", "bin"])
-    target = with_ends(rng.uniform(0.2, 0.8, len(rows)), 0.04).rename(columns={"value": "mean_target"})
-    return pd.concat([rows, target], axis=1).assign(
-        mean_score=(rows["bin"] + 0.5) / 8, n=rng.integers(5, 90, len(rows))
+    target = with_ends(rng.uniform(0.2, 0.8, len(rows)), 0.04).rename(columns={"value": "target"})
+    return pd.concat([rows, target], axis=1).assign(score=(rows["bin"] + 0.5) / 8, n=rng.integers(5, 90, len(rows)))
+
+
+def mse_table(models=SEVEN) -> pd.DataFrame:
+    rng = np.random.default_rng(5)
+    rows = pd.DataFrame([(m, k) for m in models for k in ("none", "linear", "isotonic")], columns=["model", "map"])
+    ends = with_ends(rng.uniform(0.05, 0.08, len(rows)), 0.004).rename(columns={"value": "mse"})
+    return pd.concat([rows, ends], axis=1).assign(constant_mse=0.07)
+
+
+def ablation_table(cells=("all",)) -> pd.DataFrame:
+    rng = np.random.default_rng(6)
+    rows = pd.DataFrame([(m, m.removeprefix("wsce+"), c) for m in ("wsce+mae", "wsce+mse") for c in cells])
+    rows.columns = ["model", "reference", "cell"]
+    ends = with_ends(rng.uniform(-0.05, 0.1, len(rows))).rename(columns={"value": "difference"})
+    table = pd.concat([rows, ends], axis=1).assign(
+        metric="srcc", value=0.5, reference_value=0.4, n_seeds=3, seed_sd=0.02
     )
+    middle = table["difference"]
+    seeds = {"seed_min": middle - 0.03, "seed_max": middle + 0.02}
+    return table.assign(**seeds, seed_t_low=middle - 0.06, seed_t_high=middle + 0.06)
+
+
+def file_ceilings(files=("REL", "IS", "OS"), cells=CELLS) -> pd.DataFrame:
+    rng = np.random.default_rng(7)
+    rows = pd.DataFrame([(f, s, c) for f in files for s in ("before", "after") for c in cells])
+    rows.columns = ["file", "screening", "cell"]
+    ends = with_ends(rng.uniform(0.7, 0.9, len(rows)), 0.02).rename(columns={"value": "ceiling"})
+    return pd.concat([rows, ends], axis=1).assign(metric="srcc", n=rng.integers(400, 3000, len(rows)))
 
 
 def further_table(models=("laion-clap", "wsce+mae", "mae")) -> pd.DataFrame:

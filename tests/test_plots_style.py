@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from humanclap import plots
+from humanclap.evaluate.screening import HALVES, OTHERS
 from humanclap.plots import style
 
 CLIPS = {f"clip {i}, {'a long name ' * i}": np.random.default_rng(i).normal(0, 0.1, 8000) for i in range(5)}
@@ -27,10 +28,19 @@ def forest(models, **columns):
 
 
 FIGURES = {
+    "ablation": lambda: plots.ablation(tables.ablation_table()),
+    "ablation, systems": lambda: plots.ablation(tables.ablation_table(tables.CELLS)),
     "agreement_by_system": lambda: plots.agreement_by_system(tables.ceiling_table()),
     "anchor_means": lambda: plots.anchor_means(tables.pd.Series(ANCHORS), 2.0),
     "calibration": lambda: plots.calibration(tables.reliability_table()),
     "calibration, twelve models": lambda: plots.calibration(tables.reliability_table(tables.TWELVE)),
+    "calibration, one curve": lambda: plots.calibration(tables.reliability_table(("mae",), ("none",))),
+    "calibration_mse": lambda: plots.calibration_mse(tables.mse_table()),
+    "calibration_mse, twelve models": lambda: plots.calibration_mse(tables.mse_table(tables.TWELVE)),
+    "cell_ceilings": lambda: plots.cell_ceilings(tables.file_ceilings()),
+    "cell_ceilings, one file": lambda: plots.cell_ceilings(
+        tables.file_ceilings(("REL",), tables.RANGES).query("screening == 'after'").drop(columns=["file", "screening"])
+    ),
     "controls": lambda: plots.controls(tables.control_table(tables.SEVEN, CONTROLS)),
     "controls, twelve models": lambda: plots.controls(tables.control_table(tables.TWELVE, CONTROLS)),
     "dumbbells": lambda: plots.dumbbells(tables.cell_table(), "laion-clap", "wsce+mae"),
@@ -66,6 +76,9 @@ FIGURES = {
     "screening_curve": lambda: plots.screening_curve(tables.screening_table(), 2.0),
     "screening_effect": lambda: plots.screening_effect(tables.rule_table().dropna(), 2.0),
     "screening_rules": lambda: plots.screening_rules(tables.rule_table()),
+    "screening_rules, two measures": lambda: plots.screening_rules(
+        tables.pd.concat([tables.rule_table().assign(measure=name) for name in (HALVES, OTHERS)])
+    ),
     "spectrograms": lambda: plots.spectrograms(CLIPS, 8000),
     "system_means": lambda: plots.system_means(tables.system_table()),
     "system_means, many": lambda: plots.system_means(tables.system_table(tables.SEVEN, MANY_SYSTEMS)),

@@ -32,6 +32,10 @@ def words(figure):
     return [text.get_text() for text in figure.findobj(mpl.text.Text)]
 
 
+def shown(figure):
+    return [axis for axis in figure.axes if axis.get_visible()]
+
+
 def legend(figure):
     return [text.get_text() for text in figure.legends[0].get_texts()]
 
@@ -200,6 +204,67 @@ def test_figures_draw_the_tables_of_evaluate():
         np.testing.assert_allclose(drawn, table["value"])
 
 
+def test_figures_draw_the_statistics_of_evaluate():
+    scores = seeded_scores()
+    models = list(dict.fromkeys(scores["model"]))
+    table = evaluate.paper_table(scores, floor="blind", n_resamples=50, correct=False, baseline="laion-clap")
+    figure = plots.overall_forest(table)
+    rows = table[table["metric"] == "srcc"]
+    np.testing.assert_allclose(points(figure.axes[0], "value")[:, 0], rows["value"])
+    assert len(lines(figure.axes[0], "seeds")) == 2 and f"never listens: {rows['floor'].iloc[0]:.3f}" in legend(figure)
+    found = evaluate.ablation(scores, [("wsce+mae", "wsce+mse")], n_resamples=50, correct=False)
+    np.testing.assert_allclose(
+        points(plots.ablation(found).axes[0], "value")[:, 0], found.query("metric == 'srcc'")["difference"]
+    )
+    swapped = evaluate.swap_captions(scores.query("model == 'laion-clap'"))
+    swapped = scores.merge(swapped[["audio", "text", "original_text"]].rename(columns={"text": "other"}), on="audio")
+    swapped = swapped.assign(text=swapped["other"]).drop(columns="other")
+    table = evaluate.listening_table(scores, swapped, n_resamples=50)
+    figure = plots.listening(table)
+    assert len(shown(figure)) == table["control"].nunique()
+    np.testing.assert_allclose(
+        points(figure.axes[1], "value")[:, 0], table[table["control"] == "partial SRCC"]["value"]
+    )
+    table = evaluate.system_means(scores, n_resamples=50)
+    np.testing.assert_allclose(points(plots.system_means(table).axes[0], "value"), table.head(5)[["rating", "score"]])
+    table = evaluate.preferences(scores, min_captions=3, n_resamples=50)
+    assert len(shown(plots.preferences(table))) == table["systems"].nunique()
+    kinds = ("n_events", "caption_length", "temporal")
+    table = pd.concat([evaluate.breakdown(scores, by, n_resamples=50).assign(breakdown=by) for by in kinds])
+    figure = plots.further_breakdowns(table)
+    rows = table[table["breakdown"] == "temporal"]  # no caption has any: that cell is empty, and marked
+    np.testing.assert_allclose(points(figure.axes[2], "value")[:, 1], rows["value"])
+    assert [text.get_text() for text in figure.axes[2].texts] == ["no value"]
+    halves = scores["text"].str.removeprefix("t").astype(int) % 2 == 0
+    table = evaluate.calibrate(scores[halves], scores[~halves], n_resamples=50)
+    drawn = points(plots.calibration_mse(table).axes[0], "value")
+    by_map = table.set_index(["map", "model"])["mse"].loc[
+        [(kind, m) for kind in ("none", "linear", "isotonic") for m in models]
+    ]
+    np.testing.assert_allclose(drawn[:, 0], by_map)
+    one = scores[scores["model"] == "laion-clap"]
+    curve = evaluate.reliability_curve(one["clap_score"], one["target"], groups=one["text"], n_resamples=50)
+    np.testing.assert_allclose(points(plots.calibration(curve).axes[0], "value"), curve[["score", "target"]])
+
+
+def seeded_scores():
+    """A baseline without seeds and two variants with two each, on the same pairs; a blind guess for each pair."""
+    scores = tables.score_table(("laion-clap", "wsce+mse", "wsce+mae"), n=240, seeds=2)
+    return scores.assign(blind=np.tile(np.random.default_rng(0).random(240), 5), n_ratings=4, rating_std=1.0)
+
+
+def test_figures_draw_what_evaluate_says_of_real_ratings(real_ratings):
+    test = real_ratings[(real_ratings["split"] == "test") & ~real_ratings["is_anchor"]]
+    table = evaluate.cell_ceilings(test, "system", metrics=("srcc",), n_resamples=0)
+    np.testing.assert_allclose(points(plots.cell_ceilings(table).axes[0], "value")[:, 0], table["ceiling"])
+    pairs = test.drop_duplicates(["audio", "text"])[["audio", "text"]].head(300)
+    scores = pairs.assign(clap_score=np.random.default_rng(0).random(len(pairs)))
+    table = evaluate.screening_rules(real_ratings, scores, n_raters=1, n_draws=5, n_resamples=20)
+    figure = plots.screening_rules(table)
+    for axis, (_, rows) in zip(figure.axes, table.groupby("pairs", sort=False)):
+        np.testing.assert_allclose(points(axis, "value")[:, 0], rows["value"])
+
+
 # --- training ---
 
 
@@ -230,6 +295,23 @@ def test_learning_curves_of_one_run_have_no_thin_lines_and_a_mean_ends_with_the_
 def test_learning_curves_survive_a_run_without_validation():
     table = tables.history_table(("mse",), seeds=1).assign(validation_loss=np.nan, validation_srcc=np.nan)
     assert len(points(plots.learning_curves(table).axes[0], "kept")) == 0
+
+
+def test_ablation_shows_captions_and_seeds_apart():
+    table = tables.ablation_table(("all", "natural"))
+    table.loc[3, ["seed_t_low", "seed_t_high", "seed_sd"]] = np.nan
+    figure = plots.ablation(table)
+    axis = figure.axes[0]
+    np.testing.assert_allclose(points(axis, "value")[:, 0], table["difference"])
+    np.testing.assert_allclose(lines(axis, "interval")[:, :, 0], ends_of(table, "low", "high"))
+    np.testing.assert_allclose(lines(axis, "seed range")[:, :, 0], ends_of(table, "seed_min", "seed_max"))
+    np.testing.assert_allclose(lines(axis, "seed interval")[:, :, 0], ends_of(table[:3], "seed_t_low", "seed_t_high"))
+    sd = np.stack([table["difference"] - 0.02, table["difference"] + 0.02], axis=1)[:3]
+    np.testing.assert_allclose(lines(axis, "seed sd")[:, :, 0], sd)
+    assert (lines(axis, "interval")[:, 0, 1] > lines(axis, "seed range")[:, 0, 1]).all()  # not on each other
+    labels = [label.get_text() for label in axis.get_yticklabels()]
+    assert labels[0] == "wSCE + MAE against MAE\nAll"
+    assert {"3 seeds, SD 0.020", "3 seeds, SD no value"} <= set(words(figure))
 
 
 # --- controls, systems, calibration, breakdowns ---
@@ -286,14 +368,23 @@ def test_system_means_have_both_intervals_and_their_names():
 
 def test_calibration_draws_every_bin_of_every_map():
     table = tables.reliability_table(("mae", "mse"))
-    table.loc[3, ["mean_score", "mean_target", "low", "high"]] = np.nan
+    table.loc[3, ["score", "target", "low", "high"]] = np.nan
     figure = plots.calibration(table)
     for axis, (_, rows) in zip(figure.axes, table.groupby("model", sort=False)):
         known = rows.dropna()
-        np.testing.assert_allclose(points(axis, "value"), ends_of(known, "mean_score", "mean_target"))
+        np.testing.assert_allclose(points(axis, "value"), ends_of(known, "score", "target"))
         np.testing.assert_allclose(lines(axis, "interval")[:, :, 1], ends_of(known, "low", "high"))
         assert curves(axis, "diagonal")[0].tolist() == [[0, 0], [1, 1]]
     assert legend(figure)[-1] == "calibrated"
+
+
+def test_calibration_mse_draws_each_map_beside_the_constant():
+    table = tables.mse_table(("mae", "mse"))
+    axis = plots.calibration_mse(table).axes[0]
+    order = table.sort_values("map", key=lambda m: m.map({"none": 0, "linear": 1, "isotonic": 2}), kind="stable")
+    np.testing.assert_allclose(points(axis, "value")[:, 0], order["mse"])
+    np.testing.assert_allclose(lines(axis, "interval")[:, :, 0], ends_of(order, "low", "high"))
+    assert lines(axis, "constant")[:, 0, 0].tolist() == [0.07, 0.07]
 
 
 def test_further_breakdowns_put_every_model_in_every_cell():
@@ -345,6 +436,18 @@ def test_agreement_and_marks_draw_their_rows():
     assert len(lines(axis, "interval")) == 3
 
 
+def test_ceilings_before_and_after_screening_stand_together():
+    table = tables.file_ceilings(("REL", "OS"), ("natural", "all"))
+    figure = plots.cell_ceilings(table)
+    for axis, (file, rows) in zip(figure.axes, table.groupby("file", sort=False)):
+        np.testing.assert_allclose(points(axis, "value")[:, 0], rows["ceiling"])
+        before, after = rows["n"].iloc[0], rows["n"].iloc[2]
+        assert (
+            f"{before:,} / {after:,}" in [text.get_text() for text in axis.texts] and axis.get_title(loc="left") == file
+        )
+    assert legend(figure) == ["before screening", "after screening"]
+
+
 def test_scale_and_anchors_count_ratings_and_listeners():
     ratings = tables.rating_table()
     matched, anchors = plots.scale_use(ratings).axes
@@ -372,6 +475,9 @@ DRAWN = {
     "overall_forest": (plots.overall_forest, tables.cell_table(("mae",), ("all",)), "high"),
     "dumbbells": (lambda t: plots.dumbbells(t, "mae", "mse"), tables.cell_table(("mae", "mse")), "cell"),
     "learning_curves": (plots.learning_curves, tables.history_table(), "validation_srcc"),
+    "ablation": (plots.ablation, tables.ablation_table(), "seed_min"),
+    "calibration_mse": (plots.calibration_mse, tables.mse_table(), "constant_mse"),
+    "cell_ceilings": (plots.cell_ceilings, tables.file_ceilings(), "ceiling"),
     "controls": (plots.controls, tables.control_table(), "control"),
     "listening": (plots.listening, tables.control_table(), "low"),
     "preferences": (plots.preferences, tables.preference_table(), "systems"),

@@ -8,10 +8,12 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from .parts import (
+    EMPTY,
     FLOOR_NAME,
     cell_name,
     column,
     legend_below,
+    letters,
     line_handle,
     need_model,
     need_rows,
@@ -20,7 +22,7 @@ from .parts import (
     panels,
     shortened,
 )
-from .style import COLOURS, house_style, model_looks
+from .style import COLOURS, SMALL, house_style, model_looks
 
 BREAKDOWN_NAMES = {
     "n_events": "Sound events in the caption",
@@ -38,9 +40,11 @@ _WIDTH = 0.7  # of the distance of two cells, in which the models stand side by 
 def further_breakdowns(table: pd.DataFrame, metric: str = "srcc") -> Figure:
     """One metric of each model in the cells of further breakdowns, with 95 % intervals and n; a panel each.
 
+    A cell in which no model has a value is marked.
+
     Args:
-        table: `breakdown` (the `by` of `evaluate.breakdown`; a panel each; may be missing where there is one), `model`, `cell`,
-            `metric`, `value`, `low`, `high`, `n`, and where it is there `floor`.
+        table: `breakdown` (the `by` of `evaluate.breakdown`; a panel each; may be missing where there is one), `model`,
+            `cell`, `metric`, `value`, `low`, `high`, `n`, and where it is there `floor`.
 
     Raises:
         ValueError: a missing column, no row of the metric, a model and cell twice.
@@ -68,6 +72,10 @@ def further_breakdowns(table: pd.DataFrame, metric: str = "srcc") -> Figure:
         first = part.drop_duplicates("cell").set_index("cell").reindex(cells)
         floor = column(first, "floor")
         axis.hlines(floor, spots - 0.42, spots + 0.42, color=COLOURS["orange"], linewidth=1.6, zorder=1, gid="floor")
+        for spot in spots[part.groupby("cell", sort=False)["value"].count().reindex(cells) == 0]:
+            axis.annotate(
+                EMPTY, (spot, 0.06), xycoords=("data", "axes fraction"), ha="center", fontsize=SMALL, color="0.5"
+            )
         width = letters(2.9 / len(cells), 7)
         labels = [f"{shortened(cell_name(cell), width, lines=3)}\n{n:,.0f}" for cell, n in zip(cells, first["n"])]
         axis.set_xticks(spots, labels)

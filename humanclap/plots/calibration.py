@@ -22,8 +22,8 @@ def calibration(table: pd.DataFrame) -> Figure:
     A calibrated score lies on the dashed diagonal. Larger marks stand for more pairs.
 
     Args:
-        table: `evaluate.reliability_curve` of each model and map below each other: `bin`, `score` (the bin's mean),
-            `target` (mean, both 0-1), `low`, `high` (of the mean target), `n`; `model` and `map` where there are several.
+        table: `evaluate.reliability_curve` of each model and map below each other: `bin`, `score` (mean),
+            `target` (mean, both 0-1), `low`, `high` (of the target), `n`; `model` and `map` where there are several.
             Bins without pairs (NaN) are left out.
 
     Raises:

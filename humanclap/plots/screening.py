@@ -71,7 +71,7 @@ def screening_effect(effect: pd.DataFrame, max_anchor_mean: float) -> Figure:
 
 @house_style
 def screening_rules(table: pd.DataFrame) -> Figure:
-    """SRCC under each rule on listeners, with 95 % intervals and n, one panel a way of choosing the pairs (and measure).
+    """SRCC under each rule on listeners, with 95 % intervals and n, a panel a way of choosing the pairs (and measure).
 
     Args:
         table: of `evaluate.screening_rules` or `evaluate.screening_agreement`, one row a rule and way: `rule`,

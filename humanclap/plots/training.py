@@ -99,7 +99,7 @@ def ablation(table: pd.DataFrame, metric: str = "srcc") -> Figure:
     """What one loss adds to another, with the two uncertainties apart: of the test captions, and of the training seeds.
 
     Above, the difference with the interval over test captions, trainings held fixed; below it the range of the
-    differences of single seeds (pale bar, ± SD dark) and Student's interval of their mean (thin), test pairs held fixed.
+    differences of single seeds (pale, ± SD dark) and Student's interval of their mean (thin), test pairs held fixed.
 
     Args:
         table: of `evaluate.ablation`: `model`, `reference`, `cell`, `metric`, `difference`, `low`, `high`, `n_seeds`,
