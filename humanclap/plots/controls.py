@@ -99,7 +99,7 @@ def preferences(table: pd.DataFrame) -> Figure:
     name = "the table of preferences"
     table = one_each(need_rows(table, name, ("model", "systems", *VALUE)), ["model", "systems"], name)
     shown = {kind: _system_pair(kind) for kind in dict.fromkeys(table["systems"])}
-    figure, axes = _panel_rows(table, "systems", dict.fromkeys(shown, 0.5), shown)
+    figure, axes = _panel_rows(table, "systems", dict.fromkeys(shown, 0.5), shown, sharex=True)
     ends = {}
     for axis, (_, rows) in zip(axes, table.groupby("systems", sort=False)):
         places = _places(rows)
@@ -118,11 +118,13 @@ def preferences(table: pd.DataFrame) -> Figure:
     return figure
 
 
-def _panel_rows(table: pd.DataFrame, by: str, chance: dict, shown: dict | None = None) -> tuple[Figure, list[Axes]]:
+def _panel_rows(
+    table: pd.DataFrame, by: str, chance: dict, shown: dict | None = None, sharex: bool = False
+) -> tuple[Figure, list[Axes]]:
     """One panel a value of `by` (titled by `shown`), one row a model in its look, a line at the panel's chance."""
     kinds, models = (list(dict.fromkeys(table[name])) for name in (by, "model"))
     looks, places = model_looks(models), _places(models)
-    figure, axes, across = panels(len(kinds), 0.5 + 0.17 * len(models), most=3, extra=0.4, sharey=True)
+    figure, axes, across = panels(len(kinds), 0.5 + 0.17 * len(models), most=3, extra=0.4, sharex=sharex, sharey=True)
     for place, (axis, kind) in enumerate(zip(axes, kinds)):
         rows = table[table[by] == kind].set_index("model").reindex(models)
         intervals(axis, rows, places, list(looks.values()), size=18)
