@@ -149,3 +149,13 @@ def mark_table() -> pd.DataFrame:
 def rating_table() -> pd.DataFrame:
     rng = np.random.default_rng(4)
     return pd.DataFrame({"rating": rng.integers(0, 11, 600), "is_anchor": rng.random(600) < 0.2})
+
+
+def own_table() -> pd.DataFrame:
+    table = with_ends([0.3, 0.4, np.nan], 0.02).rename(columns={"value": "mean"})
+    return table.assign(system=("mine", LONG, "worth $5 to $6"), clips=(20, 20, 3), failed=(0, 1, 3))
+
+
+def reference_table() -> pd.DataFrame:
+    names = ("other captions", "no sound", "recordings")
+    return pd.DataFrame({"reference": names, "mean": (0.1, np.nan, 0.5), "clips": (40, 0, 9)})

@@ -62,6 +62,7 @@ FIGURES = {
     "overall_forest, twelve models": lambda: forest(tables.TWELVE, paper=0.4),
     "overall_forest, nothing known": lambda: forest(tables.SEVEN, value=np.nan, note="fewer than 4 pairs"),
     "overview": plots.overview,
+    "own_systems": lambda: plots.own_systems(tables.own_table(), tables.reference_table()),
     "preferences": lambda: plots.preferences(tables.preference_table()),
     "preferences, one model": lambda: plots.preferences(tables.preference_table(("mae",))),
     "scale_use": lambda: plots.scale_use(tables.rating_table()),

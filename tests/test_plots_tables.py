@@ -532,6 +532,7 @@ def test_texts_are_shortened_in_the_middle_and_numbers_have_a_real_minus():
     assert shortened("abcdefghij", 10) == "abcdefghij" and shortened("abcdefghijk", 6) == "abc…jk"
     assert shortened("one two three", 8, lines=2) == "one two\nthree"
     assert max(map(len, shortened(tables.LONG, 20, lines=2).split("\n"))) <= 20
+    assert shortened("from $5 to $6", 30) == shortened(r"from \$5 to \$6", 30) == r"from \$5 to \$6"
     assert number(-0.1234) == "−0.123" and number(np.nan) == "no value"
     assert cell_name("<=5 natural") == "≤ 5, natural" and cell_name(">5") == "> 5" and cell_name("tango2") == "Tango 2"
 

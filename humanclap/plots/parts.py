@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -65,23 +66,26 @@ def with_interval(value: float, low: float, high: float, digits: int = 3) -> str
 
 
 def shortened(text: str, characters: int, lines: int = 1) -> str:
-    """Text in at most `lines` lines of `characters`; one too long loses its middle: names differ at the ends."""
-    text = str(text)
-    if len(text) <= characters:
-        return text
-    if lines == 1:
-        tail = (characters - 1) // 2
-        return f"{text[: characters - 1 - tail]}…{text[len(text) - tail :]}"
-    parts, line = [], ""
-    for word in text.split(" "):
-        if line and len(line) + 1 + len(word) > characters:
-            parts.append(line)
-            line = word
-        else:
-            line = f"{line} {word}" if line else word
-    parts.append(line)
+    """Text in at most `lines` lines of `characters`; one too long loses its middle: names differ at the ends.
+
+    A dollar sign stays one: matplotlib would take what stands between two for mathematics.
+    """
+    text = str(text).replace(r"\$", "$")
+    if len(text) > characters:
+        text = _cut(text, characters) if lines == 1 else _wrapped(text, characters, lines)
+    return text.replace("$", r"\$")
+
+
+def _cut(text: str, characters: int) -> str:
+    tail = (characters - 1) // 2
+    return text if len(text) <= characters else f"{text[: characters - 1 - tail]}…{text[len(text) - tail :]}"
+
+
+def _wrapped(text: str, characters: int, lines: int) -> str:
+    """Lines broken between words, or anywhere where words are too long."""
+    parts = textwrap.wrap(text, characters, break_long_words=False, break_on_hyphens=False)
     if len(parts) > lines or max(map(len, parts)) > characters:
-        whole = shortened(text, characters * lines)
+        whole = _cut(text, characters * lines)
         parts = [whole[start : start + characters] for start in range(0, len(whole), characters)]
     return "\n".join(part.strip() for part in parts)
 
