@@ -165,6 +165,7 @@ def panel_study(seed, spread, n_captions=240, per=4) -> pd.DataFrame:
     return table.assign(rating=table["rating"].clip(0, 10).round(), is_anchor=False)
 
 
+RATING = ["audio", "text", "listener"]
 WEIGHED = "weighted by agreement"
 CIRCULAR = "weighted by agreement (circular)"
 
@@ -191,6 +192,30 @@ def test_judging_agreement_by_what_it_used_is_optimistic_and_cross_fitting_is_no
     assert alike[WEIGHED, measure, ALL_LEFT] < 0.003
     assert different[WEIGHED, measure, ALL_LEFT] > 0.01  # where they do differ, weighing them helps
     assert different[CIRCULAR, measure, ALL_LEFT] > different[WEIGHED, measure, ALL_LEFT]
+
+
+def test_cross_fitted_weights_cost_what_weights_that_know_nothing_cost(gains):
+    """Among people who are all alike any weights lose a little; those from pure noise lose it without any doubt."""
+    key = ["rule", "measure", "pairs"]
+    lost = []
+    for seed in range(4):
+        ratings = panel_study(seed, 0.0)
+        noise = ratings.assign(rating=np.random.default_rng(seed + 100).normal(5, 2, size=len(ratings)))
+        weight = rules.agreement_weights().judge(noise).set_index(RATING)["weight"]
+        blind = rules.Rule("noise", lambda table, weight=weight: _weighed(table, weight))
+        found = screening_agreement(ratings, [rules.no_screening(), blind], n_splits=5, n_resamples=2)
+        lost.append(found.set_index(key)["difference"])
+    lost = pd.concat(lost, axis=1).mean(axis=1)
+    for measure in (HALVES, OTHERS):
+        cost = lost["noise", measure, ALL_LEFT]
+        assert gains[0.0][WEIGHED, measure, ALL_LEFT] == pytest.approx(cost, abs=0.015)
+        assert gains[0.0][CIRCULAR, measure, ALL_LEFT] - cost > 0.015
+
+
+def _weighed(table, weight) -> pd.DataFrame:
+    """All ratings, each with the weight that stands under its pair and listener."""
+    left = rules.no_screening().judge(table)
+    return left.assign(weight=weight.loc[pd.MultiIndex.from_frame(left[RATING])].to_numpy())
 
 
 def test_halves_without_a_rule_are_human_ceilings_split_half(study):
