@@ -32,8 +32,8 @@ def load_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
     resampled with soxr HQ to ceil(n · sample_rate / file rate) samples, which is what `librosa.load`, and so
     laion-clap, does. Digital silence is audio and is returned: a system that generates nothing must be
     scored on it. Raises AudioError (a ValueError) with path and reason for a file that is missing, a
-    folder, empty, not audio, shorter than MIN_SECONDS, or holds NaN or infinity; ValueError for a sample_rate
-    that is no positive whole number.
+    folder, empty, not audio, a WAV cut short, shorter than MIN_SECONDS, or holds NaN or infinity; ValueError for
+    a sample_rate that is no positive whole number.
     """
     if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
         raise ValueError(f"sample_rate is {sample_rate!r}; it must be a positive whole number of Hz")
@@ -116,6 +116,8 @@ POLICIES = (*WINDOWS, "mean", "upstream")
 """The window policies that every model takes; one with feature fusion has "fusion" besides."""
 
 _FILLS = ("repeatpad", "repeat")
+_SLOPPY_BYTES = 64  # some writers count the header twice, or a padding byte that is not there
+_OPEN_END = 0x7FFF_0000  # what writes to a pipe does not know its length and says one near the largest
 
 
 def _decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
@@ -132,13 +134,28 @@ def _decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
         raise AudioError(path, "not a file")
     if size == 0:
         raise AudioError(path, "the file is empty (0 bytes)")
+    announced = _announced_bytes(file)
+    if announced > size + _SLOPPY_BYTES:
+        # libsndfile would read what is there and say nothing.
+        reason = f"cut short: its header says {announced:,} bytes, {size:,} are there; copy it again"
+        raise AudioError(path, reason)
     try:
         return soundfile.read(file, dtype="float32", always_2d=True)
     except (soundfile.SoundFileError, OSError, TypeError) as error:
         # TypeError: soundfile takes ".raw" for headerless samples and asks for their rate. libsndfile's own
         # text begins with the path, which AudioError carries already.
         detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
-        raise AudioError(path, f"not readable as audio ({detail})") from error
+        raise AudioError(path, f"not readable as audio ({detail}); make it a WAV, FLAC, OGG or MP3") from error
+
+
+def _announced_bytes(file: Path) -> int:
+    """The size of a WAV by its own header; 0 where it says none (a stream's) and for all other formats."""
+    with file.open("rb") as handle:
+        start = handle.read(12)
+    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
+        return 0
+    announced = int.from_bytes(start[4:8], "little")
+    return announced + 8 if announced < _OPEN_END else 0
 
 
 def _resample(mono: np.ndarray, file_rate: int, sample_rate: int) -> np.ndarray:

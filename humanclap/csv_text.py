@@ -58,20 +58,28 @@ def read_text_table(path: Path, error: type[ValueError], delimiters: str = ",") 
                 lines.append(reader.line_num)
     except csv.Error as problem:
         place = f" after line {lines[-1]}" if lines else ""
-        raise error(f"{path} is not a CSV text file in UTF-8 ({named}-separated){place}: {problem}") from problem
+        what = "a quote is opened there and never closed" if "unexpected end" in str(problem) else problem
+        raise error(f"{path} is not a CSV text file in UTF-8 ({named}-separated){place}: {what}") from problem
     header, rows, lines = [name.strip() for name in (rows or [[]])[0]], rows[1:], lines[1:]
     twice = sorted({column for column in header if header.count(column) > 1})
     if twice:
         raise error(f"{path}, line 1: column {', '.join(map(repr, twice))} stands there more than once")
     for row, line in zip(rows, lines):
         if len(row) != len(header):
-            raise error(f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns")
+            raise error(
+                f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns; write the line "
+                "whole, a text with a comma in it between quotes"
+            )
     columns = [list(column) for column in zip(*rows)] or [[] for _ in header]
     return TextTable(path, error, header, dict(zip(header, columns)), lines)
 
 
 def _decoded(path: Path, error: type[ValueError]) -> str:
     content = path.read_bytes()
+    if content[:4] == b"PK\x03\x04":
+        raise error(
+            f"{path} is not a CSV text file in UTF-8: it is a spreadsheet or another zip; export it as CSV UTF-8"
+        )
     try:
         return content.decode("utf-8-sig")
     except UnicodeDecodeError as problem:

@@ -111,7 +111,7 @@ def read_rated_file(path: Path, kind: str, scale: tuple[float, float] = (0, 10))
     text = read_text_table(path, RatedSetError, ",;\t")
     columns = _columns(text, kind)
     if not text.lines:
-        raise RatedSetError(f"{path} has a header and no ratings")
+        raise RatedSetError(f"{path} has a header and no ratings; one line a rating is needed below it")
     is_average = "rating" not in columns
     score = columns["average" if is_average else "rating"]
     text.require(columns["audio"], lambda name: bool(name.strip()), "a file name must not be empty")

@@ -80,7 +80,7 @@ def read_pairs(path: str | os.PathLike, scored: bool = False) -> pd.DataFrame:
     for column in ("audio", "text"):
         empty = table.index[table[column].str.strip() == ""]
         if len(empty):
-            raise ValueError(f"{path}, data row {empty[0] + 1}: {column} is empty")
+            raise ValueError(f"{path}, data row {empty[0] + 1}: {column} is empty; fill it in, or take the row out")
     return table
 
 

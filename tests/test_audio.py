@@ -120,6 +120,20 @@ def test_headerless_samples_are_refused_as_audio(tmp_path):
         load_audio(tmp_path / "clip.raw", 48_000)
 
 
+def test_a_wav_is_cut_short_only_where_its_header_says_a_length(tmp_path):
+    """Writers that count the header twice, and pipes, which know no length, are no cut files."""
+    whole = tmp_path / "whole.wav"
+    soundfile.write(whole, np.ones(16_000) / 2, 16_000)
+    content, expected = whole.read_bytes(), load_audio(whole, 16_000)
+    for said in (len(content), len(content) - 9, 0xFFFF_FFFF, 0x7FFF_FFFF, 0):
+        other = tmp_path / "other.wav"
+        other.write_bytes(content[:4] + said.to_bytes(4, "little") + content[8:])
+        np.testing.assert_array_equal(load_audio(other, 16_000), expected)
+    other.write_bytes(content[:-200])
+    with pytest.raises(AudioError, match="cut short: its header says 32,044 bytes, 31,844 are there"):
+        load_audio(other, 16_000)
+
+
 def test_the_shortest_clip_is_as_stated(tmp_path):
     n = round(audio.MIN_SECONDS * 16_000)
     soundfile.write(tmp_path / "enough.wav", np.ones(n), 16_000)

@@ -155,7 +155,8 @@ class FrontEnd:
         ids = self.tokenizer(text, truncation=True, max_length=self.max_tokens)["input_ids"]
         # verbose: transformers' own warning would speak of indexing errors, which the cut rules out.
         if len(ids) == self.max_tokens < len(self.tokenizer(text, verbose=False)["input_ids"]):
-            _log.warning("%s reads only %d tokens of the caption %.60r", self.name, self.max_tokens, text)
+            told = "%s reads only %d tokens, not the rest, of the caption %.60r; shorten it"
+            _log.warning(told, self.name, self.max_tokens, text)
         return ids
 
     def _check_extractor(self) -> None:

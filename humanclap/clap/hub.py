@@ -73,7 +73,8 @@ def weights_file(folder: Path) -> Path:
     """The file with the model's weights. Raises FileNotFoundError where the folder has none."""
     if _has_weights(folder):
         return next(folder / name for name in WEIGHT_FILES if (folder / name).is_file())
-    raise FileNotFoundError(f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}")
+    names = " or ".join(WEIGHT_FILES)
+    raise FileNotFoundError(f"{folder} has no weights: expected {names}; save or copy the model there")
 
 
 def read_model(folder: Path) -> ClapModel:
@@ -107,7 +108,10 @@ def read_model(folder: Path) -> ClapModel:
         wrong = sorted(key for key in keys if not key.endswith(_CONSTANT_BUFFERS))
         if wrong:
             shown = ", ".join(wrong[:8]) + (", ..." if len(wrong) > 8 else "")
-            raise ValueError(f"{weights} does not fit config.json: {len(wrong)} {kind} weight(s): {shown}")
+            raise ValueError(
+                f"{weights} does not fit config.json: {len(wrong)} {kind} weight(s): {shown}. Save model and "
+                "configuration together (save_pretrained), or fetch both again"
+            )
     return model.eval()
 
 
@@ -176,10 +180,12 @@ def _fetch(repository: str, revision: str | None, patterns: list[str]) -> Path:
 def _require_clap_config(folder: Path) -> None:
     config = folder / "config.json"
     if not config.is_file():
-        raise FileNotFoundError(f"{folder} has no config.json: it is not the folder of a saved ClapModel")
+        raise FileNotFoundError(
+            f"{folder} has no config.json: it is not the folder of a saved ClapModel (save_pretrained)"
+        )
     try:
         kind = json.loads(config.read_text(encoding="utf-8"))["model_type"]
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{config} is not the configuration of a model: {error!r}") from error
+        raise ValueError(f"{config} is not the configuration of a model: {error!r}; fetch it again") from error
     if kind != "clap":
         raise ValueError(f"{config} says model_type {kind!r}; allowed: 'clap', a transformers.ClapModel")

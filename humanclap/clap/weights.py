@@ -153,7 +153,7 @@ def require_safetensors(path: str | os.PathLike) -> None:
         n_header = int.from_bytes(file.read(8), "little")
         start = file.read(1)
         if start != b"{":
-            raise ValueError(f"{path} could not be loaded: it is no safetensors file")
+            raise ValueError(f"{path} could not be loaded: it is no safetensors file; fetch it again")
         try:
             header = json.loads(start + file.read(n_header - 1)) if 8 + n_header <= size else None
         except ValueError as error:
@@ -184,7 +184,7 @@ def _require_torch_file(path: Path) -> bool:
     """Whether `path` is a zip, as torch has saved since 1.6. Raises for what is no whole torch file."""
     if not path.is_file():
         raise FileNotFoundError(
-            f"{path} is {'a folder' if path.is_dir() else 'not there'}; expected a checkpoint"
+            f"{path} is {'a folder' if path.is_dir() else 'not there'}; give the path of a checkpoint (.pt, .pth)"
         )
     if path.stat().st_size == 0:
         raise ValueError(f"{path} could not be loaded: it is empty (0 bytes); fetch it again")
@@ -198,7 +198,9 @@ def _require_torch_file(path: Path) -> bool:
             )
         return True
     if start[:1] != b"\x80":  # of every pickle since protocol 2
-        raise ValueError(f"{path} could not be loaded: it is no PyTorch checkpoint; it begins with {start!r}")
+        raise ValueError(
+            f"{path} could not be loaded: it is no PyTorch checkpoint; it begins with {start!r}; fetch it again"
+        )
     return False
 
 

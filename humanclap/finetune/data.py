@@ -135,7 +135,7 @@ def _checked_pairs(pairs: pd.DataFrame) -> pd.DataFrame:
         bad = ~pairs[name].map(lambda value: isinstance(value, str) and bool(value.strip()))
         if bad.any():
             raise ValueError(
-                f"row {bad.idxmax()} of the pairs: {name} is {pairs[name][bad.idxmax()]!r}, not text"
+                f"row {bad.idxmax()} of the pairs: {name} is {pairs[name][bad.idxmax()]!r}; it must be text that is not empty"
             )
     _check_targets(pairs, "pairs")
     twice = pairs.duplicated(["audio", "text"])

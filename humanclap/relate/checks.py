@@ -34,7 +34,7 @@ def anchor_mask(ratings: pd.DataFrame) -> np.ndarray:
     column = ratings["is_anchor"]
     if not is_bool_dtype(column) and not column.map(lambda value: isinstance(value, (bool, np.bool_))).all():
         strange = next(value for value in column if not isinstance(value, (bool, np.bool_)))
-        raise ValueError(f"is_anchor holds {strange!r}; allowed: True and False")
+        raise ValueError(f"is_anchor holds {strange!r}; allowed: True and False (no text, no numbers)")
     return column.to_numpy(dtype=bool)
 
 

@@ -102,7 +102,7 @@ def _read_table(path: Path) -> TextTable:
             f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {table.header}"
         )
     if not table.lines:
-        raise RatingsError(f"{path} has a header and no ratings")
+        raise RatingsError(f"{path} has a header and no ratings; one line a rating is needed below it")
     return table
 
 
