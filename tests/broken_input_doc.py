@@ -29,7 +29,7 @@ def document(cases: list, messages: Mapping[str, str], downloads: list[tuple[str
         own = [case for case in cases if case.about == about]
         parts.append(f"## {about} ({len(own)})\n")
         parts.append("| what is broken | what the user does | what they are told |\n|---|---|---|")
-        parts += [f"| {_cell(c.broken)} | `{_cell(c.does)}` | {_cell(messages[c.id])} |" for c in own]
+        parts += [f"| {_cell(c.broken)} | `{_cell(c.does, code=True)}` | {_cell(messages[c.id])} |" for c in own]
         parts.append("")
     if downloads:
         parts.append(f"## Downloads and archives ({len(downloads)})\n")
@@ -55,10 +55,10 @@ def current() -> str:
     return document(own.CASES, messages, downloads)
 
 
-def _cell(text: str) -> str:
-    """Text that a Markdown table takes as it is."""
+def _cell(text: str, code: bool = False) -> str:
+    """Text as a Markdown table shows it unchanged."""
     text = " ".join(text.split()).replace("|", "\\|")
-    return text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_") if "`" not in text else text
+    return text if code else re.sub(r"([*_`\[\]])", r"\\\1", text).replace("<", "&lt;")
 
 
 if __name__ == "__main__":
