@@ -52,9 +52,9 @@ def lay_out(
     """A row a model and a column a cell (a metric, where there is one cell; both, where there are several of each).
 
     frame: of `paper_table` (or read back from its CSV), with or without the column `paper` of `paper.beside`. label:
-    the data behind it, "RELATE ratings" or "synthetic". names: what models and cells are called in print. Rows for floor and ceiling
-    stand below the models where any is known, and one with n. ValueError for a missing column, no rows, or rows
-    that stand twice.
+    the data behind it, "RELATE ratings" or "synthetic". names: what models and cells are called in print. Rows for
+    floor and ceiling stand below the models where any is known, and one with n. ValueError for a missing column, no
+    rows, or rows that stand twice.
     """
     keys = [model, "cell", "metric"]
     need_columns(frame, "the table", (*keys, *NEEDED))
