@@ -143,6 +143,9 @@ class FrontEnd:
     def save(self, folder: str | os.PathLike) -> None:
         """Write feature extractor and tokenizer into `folder`."""
         self.extractor.save_pretrained(folder)
+        # A fast tokenizer keeps the cut and the padding of its last call and would save them as its own.
+        self.tokenizer.backend_tokenizer.no_truncation()
+        self.tokenizer.backend_tokenizer.no_padding()
         self.tokenizer.save_pretrained(folder)
 
     def _log_mel(self, waveform: np.ndarray) -> np.ndarray:

@@ -7,6 +7,7 @@ from humanclap.finetune.data import PairData, prepare, split_pairs
 from humanclap.finetune.engine import finetune
 from humanclap.finetune.result import FinetuneResult
 from humanclap.finetune.trainer import NonFiniteLoss, Trainer
+from humanclap.finetune.variants import FinetuneRuns, VariantsFailed, finetune_variants
 from humanclap.losses import CONTROL_KIND, KINDS
 
 __all__ = [
@@ -15,10 +16,13 @@ __all__ = [
     "CheckpointError",
     "FinetuneConfig",
     "FinetuneResult",
+    "FinetuneRuns",
     "NonFiniteLoss",
     "PairData",
     "Trainer",
+    "VariantsFailed",
     "finetune",
+    "finetune_variants",
     "prepare",
     "split_pairs",
     "write_card",

@@ -18,6 +18,11 @@ def launched() -> bool:
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
+def rank() -> int:
+    """Which of them this process is, 0 being the first."""
+    return int(os.environ.get("RANK", "0")) if launched() else 0
+
+
 def choose_precision(precision: str, device: torch.device) -> str:
     """What "auto" means on `device`: "bf16" on a CUDA device that computes in it (Ampere or later), else "fp32".
 

@@ -39,9 +39,9 @@ class FinetuneConfig:
         ones).
     spec_augment: not stated; off, as transformers trains. LAION's package has it on in training: after the
         first batch norm, two stripes of up to 63 frames and two of up to 7 mel bins are set to 0 in each clip.
-    drop_path: not stated; 0, as in the released configurations. LAION's package trains with 0.1: whole residual
-        branches are left out, from 0 in the first block to this rate in the last. transformers has the
-        place for it on the attention branch only, LAION on both branches of a block.
+    drop_path: not stated; 0 leaves the base's own, which is 0 in the released configurations. LAION's package
+        trains with 0.1: whole residual branches are left out, from 0 in the first block to this rate in the
+        last. transformers has the place for it on the attention branch only, LAION on both of a block.
     windows: not stated. "fixed" hears the same crop, or the same fusion chunks, of a long clip in every epoch,
         so features are computed once. "drawn" draws them anew each epoch, as LAION's package does in
         training, and reads the long clips again. Validation always hears the fixed ones.

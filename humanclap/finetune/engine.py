@@ -17,8 +17,8 @@ from humanclap.finetune.data import PairData, prepare
 from humanclap.finetune.folder import RunFolder
 from humanclap.finetune.manifest import describe, differences
 from humanclap.finetune.repeat import reproducible, small_on_cpu
-from humanclap.finetune.result import FinetuneResult
-from humanclap.finetune.run import FINISHED, Run
+from humanclap.finetune.result import FINISHED, FinetuneResult
+from humanclap.finetune.run import Run
 from humanclap.finetune.trainer import NonFiniteLoss, Trainer
 from humanclap.finetune.windows import DrawnWindows
 
@@ -70,13 +70,13 @@ def finetune(
     folder = _folder(output_dir, overwrite, resume, tensorboard)
     with state_kept(), ExitStack() as stack:
         on_cpu = launched() and device == "auto"
-        clap = _load_base(base or config.base, "cpu" if on_cpu else device)
+        clap = load_base(base or config.base, "cpu" if on_cpu else device)
         place = next(clap.model.parameters()).device
         engine = Engine(config, None if launched() and (on_cpu or place.type != "cpu") else place)
         progress = progress and engine.is_main
         with engine.accelerator.main_process_first():  # the others then find what it has cached
-            train = _prepared(clap, train_pairs, audio_root, progress, cache_dir, "train_pairs")
-            validation = _prepared(clap, validation_pairs, audio_root, progress, cache_dir, "validation_pairs")
+            train = prepared(clap, train_pairs, audio_root, progress, cache_dir, "train_pairs")
+            validation = prepared(clap, validation_pairs, audio_root, progress, cache_dir, "validation_pairs")
         shared = _shared(train, validation, engine.is_main)
         windows = DrawnWindows(clap, train) if config.windows == "drawn" else None
         if folder is not None and engine.is_main:
@@ -136,7 +136,7 @@ def _take_up(run: Run, folder: RunFolder, resume: bool) -> FinetuneResult | None
         if engine.is_main:
             folder.checkpoints.remove()  # it was stopped while it tidied up
             folder.clear_remains()
-        return run.read_result(manifest)
+        return FinetuneResult.read(folder, run.trainer.config)
     if engine.is_main:
         folder.clear_remains() if done else folder.clear()
     if done:
@@ -145,7 +145,8 @@ def _take_up(run: Run, folder: RunFolder, resume: bool) -> FinetuneResult | None
     return None
 
 
-def _load_base(base, device: str):
+def load_base(base, device: str):
+    """`base`, opened if it is a name or folder. Raises TypeError for what is no ClapModel."""
     if isinstance(base, (str, Path)):
         from humanclap.clap import load_clap
 
@@ -158,7 +159,8 @@ def _load_base(base, device: str):
     return base
 
 
-def _prepared(clap, pairs, audio_root, progress: bool, cache_dir, name: str) -> PairData:
+def prepared(clap, pairs, audio_root, progress: bool, cache_dir, name: str) -> PairData:
+    """`pairs`, prepared if they are a DataFrame. Raises ValueError for pairs prepared with another front end."""
     if not isinstance(pairs, PairData):
         if audio_root is None:
             raise ValueError(f"audio_root is None: it is needed to read the audio of {name}")

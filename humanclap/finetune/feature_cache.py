@@ -79,9 +79,10 @@ def _new(path: Path, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
         np.save(path, np.empty(shape, dtype))
         return np.load(path)
     array = np.lib.format.open_memmap(path, mode="w+", shape=shape, dtype=dtype)
-    with path.open("r+b") as file:
-        # A mapped file whose pages find no room on the disk ends the process; asked for at once, it is an error.
-        os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
+    if hasattr(os, "posix_fallocate"):
+        with path.open("r+b") as file:
+            # Mapped pages that find no room on the disk end the process; asked for at once, it is an error.
+            os.posix_fallocate(file.fileno(), 0, os.fstat(file.fileno()).st_size)
     return array
 
 

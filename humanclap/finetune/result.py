@@ -9,6 +9,10 @@ import pandas as pd
 import torch
 
 from humanclap.finetune.config import FinetuneConfig
+from humanclap.finetune.folder import RunFolder
+
+FINISHED = "finished"
+"""The status, in the manifest, of a run that came to its end."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +45,16 @@ class FinetuneResult:
     settings: dict
     times: pd.DataFrame
     held: dict[str, torch.nn.Module] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def read(cls, folder: RunFolder, config: FinetuneConfig) -> FinetuneResult:
+        """What a finished run left in its folder. Raises ValueError for one that is not finished."""
+        manifest = folder.read_manifest()
+        if not manifest or manifest.get("status") != FINISHED:
+            raise ValueError(f"{folder.path} holds no finished fine-tuning: resume=True goes on with it")
+        history, times = folder.read_history()
+        n_train, n_validation = (manifest["data"][name]["pairs"] for name in ("train", "validation"))
+        return cls(config, history, manifest["best_epoch"], folder.model, n_train, n_validation, manifest, times)
 
     @property
     def model(self) -> torch.nn.Module:

@@ -16,10 +16,10 @@ from humanclap.evaluate.correlation import correlations
 from humanclap.finetune.board import Board
 from humanclap.finetune.checkpoint import CheckpointError, Progress
 from humanclap.finetune.folder import RunFolder
-from humanclap.finetune.result import FinetuneResult
+from humanclap.finetune.result import FINISHED, FinetuneResult
 from humanclap.finetune.trainer import NonFiniteLoss, Trainer
 
-RUNNING, FINISHED = "running", "finished"
+RUNNING = "running"
 _SHOWN_EVERY = 20  # steps: on a GPU, reading the loss waits for it
 
 
@@ -106,12 +106,17 @@ class Run:
         model = self.trainer.finish()
         best = load_file(self.folder.model / "model.safetensors") if self.folder else self.best_state
         model.load_state_dict(best)
-        return self._result(self.history, self.time_table, self.best_epoch, self.settings, {"model": model})
-
-    def read_result(self, manifest: dict) -> FinetuneResult:
-        """What a finished run in the folder left."""
-        history, times = self.folder.read_history()
-        return self._result(history, times, manifest["best_epoch"], manifest, {})
+        return FinetuneResult(
+            config=self.trainer.config,
+            history=self.history,
+            best_epoch=self.best_epoch,
+            checkpoint=self.folder.model if self.folder else None,
+            n_train=len(self.trainer.train_pairs),
+            n_validation=len(self.trainer.validation_pairs),
+            settings=self.settings,
+            times=self.time_table,
+            held={"model": model},
+        )
 
     def stopped(self, error: NonFiniteLoss) -> NonFiniteLoss:
         """The same error, with the best model and word of where it is."""
@@ -123,19 +128,6 @@ class Run:
         )
         complete.result = self.result()
         return complete
-
-    def _result(self, history, times, best_epoch: int, settings: dict, held: dict) -> FinetuneResult:
-        return FinetuneResult(
-            config=self.trainer.config,
-            history=history,
-            best_epoch=best_epoch,
-            checkpoint=self.folder.model if self.folder else None,
-            n_train=len(self.trainer.train_pairs),
-            n_validation=len(self.trainer.validation_pairs),
-            settings=settings,
-            times=times,
-            held=held,
-        )
 
     def _epoch(self, epoch: int, bar) -> None:
         device, started = self.trainer.device, time.perf_counter()
