@@ -1,10 +1,10 @@
 """Are the ceilings right? Estimates of `evaluate.cell_ceilings` against the truth in made-up worlds.
 
-    python benchmarks/ceilings.py                        # about 10 minutes on one core; writes ceilings.md
+    python benchmarks/ceilings.py                        # about 5 minutes on one idle core; writes ceilings.md
     python benchmarks/ceilings.py --studies 4 --stdout   # fewer studies, printed
 
 The worlds stand in ceiling_worlds.py; none of them is the model that is fitted. The truth is scipy's correlation of the
-true value with the mean rating in 600,000 pairs; the estimates see the ratings only. The table is committed whatever it
+true value with the mean rating in 200,000 pairs; the estimates see the ratings only. The table is committed whatever it
 says.
 """
 
@@ -26,8 +26,8 @@ from ceiling_worlds import TIED, WORLDS, draw_pairs, truth  # noqa: E402
 
 from humanclap.evaluate import cell_ceilings  # noqa: E402
 
-SIZES = {2892: 25, 480: 50}  # pairs (RELATE's test pairs; those of one system) -> studies
-N_TRUTH = 600_000
+SIZES = {2892: 12, 480: 24}  # pairs (RELATE's test pairs; those of one system) -> studies
+N_TRUTH = 200_000
 RESAMPLES = 500
 TOLERANCE = 0.02
 ROWS = [("all", "srcc"), ("all", "ktau"), ("all", "lcc"), ("<=5 all", "srcc"), (">5 all", "srcc")]
@@ -115,7 +115,7 @@ def _report(table: pd.DataFrame) -> str:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--studies", type=int, help="studies of each size (default: 25 large and 50 small ones)")
+    parser.add_argument("--studies", type=int, help="studies of each size (default: 12 large and 24 small ones)")
     parser.add_argument("--stdout", action="store_true", help=f"print the table and leave {TABLE.name} as it is")
     arguments = parser.parse_args()
     if arguments.studies and not arguments.stdout:

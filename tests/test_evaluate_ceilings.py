@@ -306,6 +306,37 @@ def test_real_ceilings(real_test_ratings):
     assert ranges.loc["<=5 all", "ceiling"] == pytest.approx(0.49, abs=0.02)
 
 
+def test_real_halves_agree_as_the_model_says(real_test_ratings):
+    """SRCC between two random halves of the raters, never fitted: drawn from the model against the ratings."""
+    rated = RatedPairs.of(real_test_ratings)
+    model, rng = rated.fit(), np.random.default_rng(0)
+    several, drawn = rated.n_ratings >= 2, []
+    for _ in range(40):
+        half = rated.n_ratings // 2 + (rated.n_ratings % 2) * rng.integers(2, size=len(several))
+        place = model.draw_places(rng)
+        first = model.draw_means(place, np.where(several, half, 1), rng)
+        second = model.draw_means(place, np.where(several, rated.n_ratings - half, 1), rng)
+        drawn.append([stats.spearmanr(first[rows], second[rows]).statistic for rows in
+                      [several, *(several & (rated.systems == system) for system in SYSTEMS)]])  # fmt: skip
+    expected, spread = np.mean(drawn, axis=0), np.std(drawn, axis=0)
+    for place, system in enumerate([None, *SYSTEMS]):
+        part = real_test_ratings if system is None else real_test_ratings[real_test_ratings["system"] == system]
+        observed = human_ceiling(part, n_splits=20, n_resamples=0).split_half_srcc
+        assert observed == pytest.approx(expected[place], abs=spread[place]), system
+
+
+def test_a_model_that_does_not_fit_is_marked():
+    """Natural pairs alike, listeners of two minds about each of them: noise that the other systems do not have."""
+    ratings = made(900)
+    natural = ratings["system"] == "natural"
+    split = np.random.default_rng(0).random(len(ratings)) < 0.5
+    split = np.where(split, 0, 10)
+    table = cell_ceilings(ratings.assign(rating=np.where(natural, split, ratings["rating"])), "system", n_resamples=200)
+    notes = table.set_index("cell")["note"].groupby("cell").first()
+    assert notes["natural"].startswith("rating model off: its lcc is ")
+    assert not cell_ceilings(ratings, "system", n_resamples=200)["note"].str.contains("model off").any()
+
+
 def test_real_cut_leaves_what_the_model_says(real_test_ratings):
     """Shares of pairs below the cut, never fitted: the model against the ratings, for each system."""
     rated = RatedPairs.of(real_test_ratings)

@@ -21,6 +21,7 @@ from .weighted import check_metrics
 
 FEW = f"fewer than {MIN_PAIRS} pairs"
 TABLES = ("overall", "system", "score_range")  # breakdowns with a ceiling: those of Tables I, II and III
+LEVEL_OF_FIT = 0.99  # of the interval of the ratings' own LCC ceiling in which that of the model must lie
 BEFORE, AFTER = "before", "after"
 
 
@@ -71,7 +72,8 @@ def cell_ceilings(
     Returns:
         One row a cell and metric: cell, metric, ceiling, low, high, n (pairs), n_ratings, mean_raters, note. A
         ceiling that can't be known (fewer than 4 pairs, no pair with two ratings, all ratings equal) is NaN, and
-        the note says why.
+        the note says why. Where the model's own LCC ceiling is not that of the ratings, the note says "rating model
+        off": srcc and ktau, and score ranges, err in the same direction.
 
     Raises:
         ValueError: a missing column, anchors, a rating that is no whole number (for srcc, ktau, and score ranges), an
@@ -185,6 +187,29 @@ def _from_model(
         one.samples |= dict(zip(metrics, sample, strict=True))
         if one.cell.name in joined:
             one.note = f"few pairs: true values of {listed(joined[one.cell.name])} modelled together"
+    if plan:
+        whole = ExpectedCells(rated, model, "system", cut)
+        for one in cells:
+            one.note = "; ".join(filter(None, [one.note, _misfit(one.cell.name.split(" ")[-1], rated, whole, plan)]))
+
+
+def _misfit(group: str, rated: RatedPairs, expected: ExpectedCells, plan: ResamplePlan) -> str:
+    """A warning where the model's LCC ceiling of all pairs of a system (or all, synthesized) is not the ratings' own.
+
+    √reliability of the ratings owes nothing to the model; "not its own" is outside of its interval at LEVEL_OF_FIT.
+    """
+    rows = next(cell.rows for cell in rated.cells("system", expected.cut) if cell.name == group)
+    chosen = rows[rated.pair]
+    if np.bincount(rated.pair[chosen]).max(initial=0) < 2:
+        return ""
+    components = Components(rated.values[chosen], (np.cumsum(rows) - 1)[rated.pair[chosen]])
+    samples = np.concatenate([np.sqrt(components(weights)[2]) for _, weights in plan.chunks(rows)])
+    low, high = percentile_interval(samples, LEVEL_OF_FIT)
+    modelled = expected.values([group], ("lcc",))[0, 0]
+    if not modelled < low and not modelled > high:
+        return ""
+    own = float(np.sqrt(components(np.ones((int(rows.sum()), 1)))[2][0]))
+    return f"rating model off: its lcc is {modelled:.2f}, that of the ratings {own:.2f}"
 
 
 def _within(found: list[_Found], rated: RatedPairs, metrics: Sequence[str], plan: ResamplePlan | None) -> _Found:
