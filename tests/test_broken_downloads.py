@@ -48,6 +48,7 @@ CASES = [
     ("full_disk", "the disk fills up on the way", "the disk is full"),
     ("edited_file", "a file in place was edited", "is not the file that was published"),
     ("changed_later", "a file without a checksum is not what it was at first", "not what it was at its first use"),
+    ("login_page", "a network's login page comes in the file's place", "a page that a network or proxy put"),
     # archives
     ("no_zip", "the archive is a web page", "is damaged, or no zip at all"),
     ("truncated_zip", "the archive is cut short", "is damaged, or no zip at all"),
@@ -242,6 +243,16 @@ def changed_later(folder, _):
     for content in (b"first", b"then another"):
         (folder / "relate" / "file").write_bytes(content)
         web.fetch_web(piece, folder, progress=False)
+
+
+@breaks
+def login_page(folder, _):
+    with serving(file=Page(b"<html>Please log in</html>")) as served:
+        piece = sources.WebFile(f"{served.url}/file", "attributes.csv", begins=b"listener_id,")
+        try:
+            web.fetch_web(piece, folder, progress=False)
+        finally:
+            assert not (folder / "relate" / "humanclap-manifest").exists()  # not taken for the first use
 
 
 # --- archives -------------------------------------------------------------------------------------------

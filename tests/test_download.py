@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import shutil
 import signal
 import subprocess
@@ -155,6 +156,16 @@ def test_no_length_and_no_bytes_at_all(tmp_path, get):
         assert get(served, sha256=SHA256).read_bytes() == CONTENT
     with serving(file=Page(b"")) as served:
         assert transfer(f"{served.url}/file", tmp_path / "empty", progress=False).read_bytes() == b""
+
+
+def test_a_part_of_unknown_length_is_continued_once_the_length_is_said(tmp_path, get):
+    (tmp_path / "there").mkdir()
+    (tmp_path / "there" / "file.part").write_bytes(CONTENT[:70_000])
+    with serving(file=Page(CONTENT)) as served:
+        note = {"url": f"{served.url}/file", "validator": '"v1"', "total": None}
+        (tmp_path / "there" / "file.part.json").write_text(json.dumps(note))
+        assert get(served).read_bytes() == CONTENT
+    assert served.ranges("/file") == ["bytes=70000-"]
 
 
 def test_an_error_that_passes_is_waited_out_as_long_as_the_server_asks(get, waits):

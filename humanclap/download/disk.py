@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import shutil
 import time
@@ -12,6 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from .errors import DownloadError
+
+try:
+    import fcntl
+except ImportError:  # Windows: no lock, as on a file system without
+    fcntl = None  # type: ignore[assignment]
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 _SPARE = 50 * 10**6  # a disk filled to the last byte breaks other things
@@ -49,6 +53,9 @@ def alone_in(
     The lock is the folder's own, so nothing is left behind, not even by a process that is killed. Where the file
     system knows no such lock, there is none.
     """
+    if fcntl is None:
+        yield
+        return
     held = os.open(folder, os.O_RDONLY)
     try:
         while not _locked(held):

@@ -73,6 +73,8 @@ class WebFile:
     """A rough size, for the disk; None where nobody wrote one down: the server is asked."""
     limit_bytes: int = 1000 * _MB
     """More than this is not what was asked for, whatever the server says."""
+    begins: bytes = b""
+    """How the content begins; a login page on the way does not, and no checksum would tell."""
 
     @property
     def published(self) -> Published:
@@ -147,8 +149,8 @@ class Source:
         return self.licences.get(getattr(piece, "repository", ""), self.licences[""])
 
 
-def _ratings(place: str, sha256: str | None, about_bytes: int) -> WebFile:
-    return WebFile(f"{RELATE_RAW}/{place}", place, RELATE_REVISION, sha256, about_bytes, limit_bytes=100 * _MB)
+def _ratings(place: str, sha256: str | None, about_bytes: int, begins: bytes = b"wavname,") -> WebFile:
+    return WebFile(f"{RELATE_RAW}/{place}", place, RELATE_REVISION, sha256, about_bytes, 100 * _MB, begins)
 
 
 def _checkpoint(name: str, n_bytes: int | None = None, about_bytes: int | None = None) -> HubFiles:
@@ -209,8 +211,8 @@ SOURCES = {
                 REL,
                 _ratings("scores/IS.csv", IS_SHA256, 3_200_000),
                 _ratings("scores/OS.csv", OS_SHA256, 3_200_000),
-                _ratings("listener_attributes/REL.csv", None, 90_000),
-                _ratings("listener_attributes/IS_and_OS.csv", None, 90_000),
+                _ratings("listener_attributes/REL.csv", None, 90_000, b"listener_id,"),
+                _ratings("listener_attributes/IS_and_OS.csv", None, 90_000, b"listener_id,"),
             ),
         ),
         Source(

@@ -144,7 +144,10 @@ class _Job:
             self.require_size(whole.total)
             if whole.total is not None:
                 require_room(self.part.parent, self.room(whole.total) - offset, self.name)
-            self.note.write_text(json.dumps(asdict(whole)), encoding="utf-8")
+            try:
+                self.note.write_text(json.dumps(asdict(whole)), encoding="utf-8")
+            except OSError as error:
+                raise self.unwritten(error) from error
             self.receive(response, whole.total, offset)
         return offset
 
@@ -156,7 +159,8 @@ class _Job:
             return _Whole(self.url, _validator(headers), int(length) if length.isdigit() else None), 0
         match = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+)", headers.get("Content-Range", "").strip())
         whole = _Whole(self.url, _validator(headers), int(match[3]) if match else None)
-        if not match or int(match[1]) != offset or whole != known:
+        same = whole.validator == known.validator and known.total in (None, whole.total) if known else False
+        if not match or int(match[1]) != offset or not same:
             self.drop()
             raise _TryAgain("the server continues another file than the one that was begun")
         return whole, offset

@@ -54,6 +54,13 @@ def check_web(piece: WebFile, path: Path, data: str | os.PathLike | None = None,
             "Remove it (or, where HUMANCLAP_RELATE names a set of your own, unset that) and fetch it again"
         )
     if piece.sha256 is None:
+        with path.open("rb") as file:
+            begins = file.read(len(piece.begins))
+        if begins != piece.begins:
+            raise DownloadError(
+                f"{path} begins with {begins!r}, expected {piece.begins!r}: it is another file, or a page that a "
+                "network or proxy put in its place. Remove it and fetch it again"
+            )
         try:
             hold_to_manifest(replace(piece.published, sha256=sha256), relate_folder(data), write)
         except ValueError as error:
