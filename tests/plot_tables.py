@@ -82,6 +82,15 @@ def reliability_table(models=("laion-clap", "wsce+mae", "mae"), maps=("none", "l
     return pd.concat([rows, target], axis=1).assign(score=(rows["bin"] + 0.5) / 8, n=rng.integers(5, 90, len(rows)))
 
 
+def homogeneous_table(models=("laion-clap", "wsce+mae", "mae")) -> pd.DataFrame:
+    rng = np.random.default_rng(8)
+    rows = pd.DataFrame([(m, c) for m in models for c in RANGES], columns=["model", "cell"])
+    ends = with_ends(rng.uniform(0.1, 0.4, len(rows)), 0.08).rename(columns={"value": "expected"})
+    table = pd.concat([rows, ends], axis=1).assign(value=rng.uniform(0.1, 0.4, len(rows)), n=500)
+    inside = np.where(table["value"] < table["low"], "less than expected", "more than expected")
+    return table.assign(verdict=np.where(table["value"].between(table["low"], table["high"]), "as expected", inside))
+
+
 def mse_table(models=SEVEN) -> pd.DataFrame:
     rng = np.random.default_rng(5)
     rows = pd.DataFrame([(m, k) for m in models for k in ("none", "linear", "isotonic")], columns=["model", "map"])

@@ -21,7 +21,9 @@ def points(axis, gid):
 
 def lines(axis, gid):
     """Ends of all straight lines with that gid: [n, 2, 2]."""
-    return np.array([segment for c in axis.collections if c.get_gid() == gid for segment in c.get_segments()])
+    return np.array(
+        [segment for c in axis.collections if c.get_gid() == gid for segment in c.get_segments() if len(segment)]
+    )
 
 
 def curves(axis, gid):
@@ -265,6 +267,24 @@ def test_figures_draw_what_evaluate_says_of_real_ratings(real_ratings):
         np.testing.assert_allclose(points(axis, "value")[:, 0], rows["value"])
 
 
+def test_a_homogeneous_scores_range_stands_behind_each_models_cells():
+    table = tables.homogeneous_table()
+    table.loc[1, ["value", "expected", "low", "high"]] = np.nan
+    table.loc[1, "verdict"] = ""
+    figure = plots.homogeneous(table)
+    for axis, (_, rows) in zip(figure.axes, table.groupby("model", sort=False)):
+        known = rows.dropna()
+        np.testing.assert_allclose(points(axis, "value")[:, 0], known["value"])
+        bars = lines(axis, "range")[:, :, 0]
+        np.testing.assert_allclose(bars[np.isfinite(bars).all(axis=1)], ends_of(known, "low", "high"))
+        expected = lines(axis, "expected")[:, 0, 0]
+        np.testing.assert_allclose(expected[np.isfinite(expected)], known["expected"])
+        sides = [text.get_text() for text in axis.texts]
+        for side, row in zip(sides, rows.itertuples()):
+            outside = row.value < row.low or row.value > row.high
+            assert side.endswith(("less", "more")) == outside and side.startswith(number(row.value, 2))
+
+
 # --- training ---
 
 
@@ -476,6 +496,7 @@ DRAWN = {
     "dumbbells": (lambda t: plots.dumbbells(t, "mae", "mse"), tables.cell_table(("mae", "mse")), "cell"),
     "learning_curves": (plots.learning_curves, tables.history_table(), "validation_srcc"),
     "ablation": (plots.ablation, tables.ablation_table(), "seed_min"),
+    "homogeneous": (plots.homogeneous, tables.homogeneous_table(), "expected"),
     "calibration_mse": (plots.calibration_mse, tables.mse_table(), "constant_mse"),
     "cell_ceilings": (plots.cell_ceilings, tables.file_ceilings(), "ceiling"),
     "controls": (plots.controls, tables.control_table(), "control"),

@@ -3,6 +3,7 @@
 from .breakdowns import further_breakdowns
 from .calibration import calibration, calibration_mse
 from .controls import controls, listening, preferences
+from .homogeneous import homogeneous
 from .overview import overview
 from .own_audio import own_systems
 from .ratings import LABELLED, agreement_by_system, anchor_means, cell_ceilings, floor_and_ceiling, scale_use
@@ -31,6 +32,7 @@ __all__ = [
     "dumbbells",
     "floor_and_ceiling",
     "further_breakdowns",
+    "homogeneous",
     "learning_curves",
     "listening",
     "overall_forest",

@@ -7,8 +7,23 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from .parts import column, intervals, legend_below, letters, line_handle, mark_handle, need_rows, one_each
-from .parts import outer_labels, panels, row_axis, rows_figure, shortened, side_texts, with_interval
+from .parts import (
+    column,
+    intervals,
+    legend_below,
+    letters,
+    line_handle,
+    mark_handle,
+    need_rows,
+    one_each,
+    outer_labels,
+    panels,
+    row_axis,
+    rows_figure,
+    shortened,
+    side_texts,
+    with_interval,
+)
 from .style import COLOURS, Look, house_style, model_looks
 
 MAP_NAMES = {"none": "score as it is"}

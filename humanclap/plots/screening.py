@@ -10,8 +10,20 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from .parts import VALUE, intervals, legend_below, letters, need_rows, one_each, outer_labels, panels, row_axis
-from .parts import shortened, side_texts, with_signs
+from .parts import (
+    VALUE,
+    intervals,
+    legend_below,
+    letters,
+    need_rows,
+    one_each,
+    outer_labels,
+    panels,
+    row_axis,
+    shortened,
+    side_texts,
+    with_signs,
+)
 from .style import COLOURS, DOUBLE, Look, house_style, new_figure
 
 _X = "threshold on the mean anchor rating"

@@ -1,4 +1,4 @@
-"""Tables I to III as figures: forest plot, dumbbells, and what a homogeneous score would show."""
+"""Tables I to III as figures: forest plot and dumbbells."""
 
 from __future__ import annotations
 
@@ -146,13 +146,16 @@ def _handles(floors, floor_name, ceilings, ceiling_name, paper=(), seeds=False) 
 
 
 @house_style
-def dumbbells(cells: pd.DataFrame, baseline: str, model: str, metric: str = "srcc") -> Figure:
+def dumbbells(
+    cells: pd.DataFrame, baseline: str, model: str, metric: str = "srcc", title: str = "before and after fine-tuning"
+) -> Figure:
     """One metric of two models in each cell, joined by a line, with 95 % intervals, between its floor and ceiling.
 
     Args:
         cells: tidy table of `evaluate.breakdown`: `model`, `cell`, `metric`, `value`, `low`, `high`, and where they are
             there `n`, `floor`, `ceiling` (NaN where there is none).
         baseline, model: the models before and after, as the column `model` calls them.
+        title: what is compared, behind the name of the metric.
 
     Raises:
         ValueError: a missing column, no row of the metric or of a model, a cell twice.
@@ -177,11 +180,11 @@ def dumbbells(cells: pd.DataFrame, baseline: str, model: str, metric: str = "src
     for part, which, lift in ((before, baseline, 0.14), (after, model, -0.14)):
         intervals(axis, part, places, [looks[which]] * len(names), lift=lift)
     changes = [f"{number(a, 2)} → {number(b, 2)}" for a, b in zip(before["value"], after["value"])]
-    side_texts(axis, places, changes, "before → after")
+    side_texts(axis, places, changes, "from → to")
     row_axis(axis, places, [sized(cell_name(name), size) for name, size in zip(names, n)])
     axis.axvline(0, color="0.5", linewidth=0.8, zorder=1)
     label = metric.upper()
-    axis.set(title=f"{label} before and after fine-tuning", xlabel=f"{label} (95 % intervals)")
+    axis.set(title=f"{label} {title}", xlabel=f"{label} (95 % intervals)")
     shown = [line_handle(look) for look in looks.values()]
     legend_below(figure, [*shown, *_handles(floors, FLOOR_NAME, ceilings, CEILING_NAME)])
     return figure

@@ -9,8 +9,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from .parts import cell_name, intervals, legend_below, line_handle, need_model, need_rows, number, one_each
-from .parts import row_axis, rows_figure, side_texts, with_interval
+from .parts import (
+    cell_name,
+    intervals,
+    legend_below,
+    line_handle,
+    need_model,
+    need_rows,
+    number,
+    one_each,
+    row_axis,
+    rows_figure,
+    side_texts,
+    with_interval,
+)
 from .style import DOUBLE, Look, house_style, model_looks, new_figure
 
 HISTORY = ("model", "epoch", "train_loss", "validation_loss", "validation_srcc")
