@@ -6,6 +6,7 @@ import itertools
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from . import __version__
 from .evaluate import (
@@ -29,6 +30,11 @@ _NEEDED = ("audio", "text", "system", "clap_score", "status")
 
 def system_means(scores: pd.DataFrame, n_resamples: int = 2000, seed: int = 0, level: float = 0.95) -> pd.DataFrame:
     """The mean CLAPScore of each system with its interval, prompts resampled with all their clips.
+
+    The interval is the expanded percentile interval (Hesterberg 2015): over n prompts, resamples are moved away from
+    the mean by sqrt(n / (n - 1)) · t / z, the quantiles of Student's t with n - 1 degrees of freedom and of the normal
+    distribution at `level`. One's own prompts are few, and a plain percentile interval over 10 of them is a fifth too
+    narrow; over 500 the factor is 1.003.
 
     scores: audio, text, system and what `score_pairs` returns. Columns: system, clips (scored), failed (without a
     score: they keep their rows, and no part in the mean), prompts (of scored clips), mean, low, high, zero_share
@@ -54,7 +60,8 @@ def compare_systems(
     Where the two share prompts, they are compared on those, paired: d_p = mean score of a's clips for prompt p - that
     of b's, the difference is the mean of the d_p (each prompt counts once), and prompts are resampled. Where they share
     none, each is resampled by itself, and the difference mixes systems with prompts (`paired` False; the note says so).
-    p is `evaluate.two_sided_p`; p_holm is Holm's correction over all rows, for which n_resamples should be 10,000.
+    Intervals as in `system_means`; p is `evaluate.two_sided_p` of the same resamples; p_holm is Holm's correction
+    over all rows, for which n_resamples should be 10,000.
 
     Columns: system, other, difference (system - other; the higher system first), low, high, p, p_holm, prompts (that
     the row rests on), left_out (prompts of either that the other has no score for), paired, note. One system: no rows.
@@ -79,9 +86,9 @@ def compare_systems(
             row["note"] = _note(fewest)
         else:
             if paired:
-                samples = _samples(values, n_resamples, seed)
+                samples = _samples(values, n_resamples, seed, level)
             else:  # two draws that know nothing of each other
-                samples = _samples(a, n_resamples, seed) - _samples(b, n_resamples, seed + 1)
+                samples = _samples(a, n_resamples, seed, level) - _samples(b, n_resamples, seed + 1, level)
             row["low"], row["high"] = percentile_interval(samples, level)
             row["p"] = two_sided_p(samples)
         rows.append(row)
@@ -118,9 +125,9 @@ def references(
     """
     parts = {FLOOR: swapped[swapped["status"] == OK] if len(swapped) else swapped}
     if rated is not None:
-        data = f"pairs of another set ({rated['data'].iloc[0]})"
-        parts[f"{data} rated {LOW_RATING:g} or less"] = rated[rated["mean_rating"] <= LOW_RATING]
-        parts[f"{data} rated {HIGH_RATING:g} or more"] = rated[rated["mean_rating"] >= HIGH_RATING]
+        data = rated["data"].iloc[0]
+        parts[f"pairs rated {LOW_RATING:g} or less ({data})"] = rated[rated["mean_rating"] <= LOW_RATING]
+        parts[f"pairs rated {HIGH_RATING:g} or more ({data})"] = rated[rated["mean_rating"] >= HIGH_RATING]
     rows = []
     for name, part in parts.items():
         prompts = part["text"].nunique()
@@ -193,7 +200,7 @@ def facts(scores: pd.DataFrame, n_resamples: int, seed: int, rated: pd.DataFrame
         "prompts": str(scored["text"].nunique()),
         "mean": f"{value:.4f}",
         "95 % interval": interval,
-        "interval by": f"bootstrap over prompts, {n_resamples:,} resamples, seed {seed}",
+        "interval by": f"bootstrap over prompts (expanded percentile), {n_resamples:,} resamples, seed {seed}",
         "agreement of this CLAP with ratings": agreement,
     }
     return pd.DataFrame({"fact": list(rows), "value": list(rows.values())})
@@ -211,11 +218,19 @@ def _scored(scores: pd.DataFrame) -> pd.DataFrame:
     return scored
 
 
-def _samples(values: pd.Series, n_resamples: int, seed: int) -> np.ndarray:
-    """Resampled means [B] of one value a prompt, in float64."""
+def _samples(values: pd.Series, n_resamples: int, seed: int, level: float) -> np.ndarray:
+    """Resampled means [B] of one value a prompt, in float64, expanded."""
     plan = ResamplePlan.draw(values.index, len(values), n_resamples, seed)
     numbers = values.to_numpy(float)
-    return bootstrap_samples(lambda weights: numbers @ weights.astype(float) / len(numbers), plan)
+    samples = bootstrap_samples(lambda weights: numbers @ weights.astype(float) / len(numbers), plan)
+    return _expanded(samples, numbers.mean(), len(numbers), level)
+
+
+def _expanded(samples: np.ndarray, value: float, n: int, level: float) -> np.ndarray:
+    """Resamples moved away from the value for a small number n of prompts; see `system_means`."""
+    upper = (1 + level) / 2
+    factor = np.sqrt(n / (n - 1)) * stats.t.ppf(upper, n - 1) / stats.norm.ppf(upper)
+    return value + factor * (samples - value)
 
 
 def _mean(values, prompts, n_resamples: int, seed: int, level: float = 0.95) -> tuple[float, float, float]:
@@ -226,7 +241,7 @@ def _mean(values, prompts, n_resamples: int, seed: int, level: float = 0.95) -> 
         return mean, np.nan, np.nan
     plan = ResamplePlan.draw(prompts.to_numpy(), len(numbers), n_resamples, seed)
     samples = bootstrap_samples(lambda weights: numbers @ (w := weights.astype(float)) / w.sum(axis=0), plan)
-    return mean, *percentile_interval(samples, level)
+    return mean, *percentile_interval(_expanded(samples, mean, prompts.nunique(), level), level)
 
 
 def _note(prompts: int) -> str:
