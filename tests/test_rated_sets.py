@@ -329,6 +329,37 @@ def test_tables_run_on_a_set_without_systems_and_mark_what_they_cannot_fill(tmp_
     assert gains["difference"].notna().all()
 
 
+@pytest.mark.parametrize("means", [False, True], ids=["single ratings", "means"])
+def test_every_analysis_runs_or_says_what_it_lacks(tmp_path, means):
+    both = ("train", "validation")
+    xacle(tmp_path, n_clips=12, average=both if means else (), single=() if means else both)
+    found = load_rated_set(tmp_path)
+    train, test = (found.pairs[found.pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
+    scores, settings = with_scores(test), {"n_resamples": 100, "seed": 0}
+    for by in evaluate.cells.BREAKDOWNS:
+        table = evaluate.breakdown(scores, by=by, **settings)
+        assert (table["value"].notna() | (table["note"] != "")).all(), by  # no cell is empty without a word
+    for by in ("overall", "system", "score_range"):
+        table = evaluate.paper_table(scores, by, "noise", correct=False, **settings)
+        assert (table["value"].notna() | (table["note"] != "")).all(), by
+    swapped = with_scores(evaluate.swap_captions(test), seed=1)
+    listening = evaluate.listening_table(scores, swapped, **settings)
+    assert "no system known: given the caption only" in set(listening["note"])
+    assert len(evaluate.calibrate(with_scores(train), scores, **settings)) == 6  # two models, three maps
+    for analysis in (evaluate.system_means, evaluate.preferences):
+        with pytest.raises(ValueError, match="names no system"):
+            analysis(scores, **settings)
+    if means:
+        for analysis in (evaluate.cell_ceilings, evaluate.human_ceiling, evaluate.ceiling_table):
+            with pytest.raises(
+                TypeError, match="ratings must be a DataFrame, not NoneType. A set that holds only means"
+            ):
+                analysis(found.ratings)
+    else:
+        ceilings = evaluate.cell_ceilings(found.ratings, by="system", n_resamples=0)
+        assert (ceilings["ceiling"].notna() | (ceilings["note"] != "")).all()
+
+
 def test_floor_ceiling_and_split_run_on_them(tmp_path):
     xacle(tmp_path, n_clips=12)
     found = load_rated_set(tmp_path)

@@ -19,7 +19,10 @@ def listed(items: Iterable) -> str:
 
 
 def need_columns(frame: pd.DataFrame, name: str, columns: Iterable[str]) -> None:
-    """ValueError where `frame` (called `name`) lacks one of the columns."""
+    """ValueError where `frame` (called `name`) lacks one of the columns, TypeError where it is no DataFrame."""
+    if not isinstance(frame, pd.DataFrame):
+        means = ". A set that holds only means has none, so no reliability and no ceiling" if frame is None else ""
+        raise TypeError(f"{name} must be a DataFrame, not {type(frame).__name__}{means}")
     missing = [column for column in dict.fromkeys(columns) if column not in frame]
     if missing:
         raise ValueError(f"{name} has no column {listed(missing)}; it has: {listed(frame.columns)}")
