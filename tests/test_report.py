@@ -310,7 +310,7 @@ def test_the_chosen_clap(run, tmp_path, monkeypatch):
     choice = pd.DataFrame({"model": ["mse", "mae"], "validation_srcc": [0.1, 0.2], "chosen": [False, True]})
     run.save_table(choice, "03_choice", "synthetic")
     found = study.chosen_clap(run)
-    assert found.source.clap == str(model) and found.name == "human-clap/mae" and "validation" in found.why
+    assert found.source.clap == str(model) and found.name == "human-clap/mae/seed1" and "validation" in found.why
     paper = study.open_study("paper", "05_score_your_own_audio")
     assert study.chosen_clap(paper).source.clap == "human-clap" and "released" in study.chosen_clap(paper).why
 

@@ -118,7 +118,8 @@ def chosen_clap(run: Study, clap: str = "", seed: int = 0) -> ChosenClap:
         folders = sorted(run.path(f"human-clap/{kind}").glob("**/model/config.json"))
         if folders:
             why = "the Human-CLAP that notebook 03 chose on its validation pairs"
-            return ChosenClap(ModelSource(f"human-clap/{kind}", os.fspath(folders[0].parent)), why)
+            model = folders[0].parent
+            return ChosenClap(ModelSource(model.parent.relative_to(run.folder).as_posix(), os.fspath(model)), why)
     claps = lineup(run.profile, seed)
     if claps.released:
         return ChosenClap(claps[claps.released[0]], "the authors' released Human-CLAP: notebook 03 has left none here")
