@@ -1,0 +1,153 @@
+"""What benchmarks/finetune.py says: the tables, the floor, the paper's trainings."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+import statistics
+from pathlib import Path
+
+import torch
+from finetune_rows import BATCH, ENGINE, PAPER_EPOCHS, PAPER_TRAIN, PAPER_VALIDATION, WARM, A, B
+
+from humanclap.losses import KINDS
+
+GPU_COMMAND = "`python benchmarks/finetune.py --device cuda --compile --whole`"
+EXPECTED_TFLOP = 0.4
+
+
+def heading(arguments) -> list[str]:
+    import transformers
+
+    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
+    lines = [
+        "# Fine-tuning, beside a straightforward script",
+        "",
+        f"Printed by `python benchmarks/finetune.py{_options(arguments)}` on **{where}**, torch {torch.__version__}, "
+        f"transformers {transformers.__version__}, Python {platform.python_version()}. Random weights, synthetic clips, "
+        f"batches of {BATCH}, loss wSCE + MAE, dropout on. Rows take turns, each in a process of its own; ratios are "
+        f"medians over {arguments.rounds} rounds; the first {WARM} steps of a row are not timed, nor is what is made "
+        "before it: models, and for B and humanclap the features.",
+        "",
+        "A: a loop over transformers' model in float32 with torch's AdamW, its clips read, resampled and made "
+        f"features of by {arguments.workers} loader processes. B: the same loop, features made ahead. Both are "
+        "tests/naive_loop.py, which the engine's tests compare it with.",
+        "",
+    ]
+    if arguments.device == "cpu":
+        lines += [f"**Not measured on a GPU.** The command stands ready: {GPU_COMMAND}", ""]
+    return lines
+
+
+def _options(arguments) -> str:
+    given = {"device": arguments.device} if arguments.device != "cpu" else {}
+    given |= {"steps": arguments.steps} if arguments.steps else {}
+    flags = [f"--{name}" for name in ("compile", "whole") if getattr(arguments, name)]
+    return "".join(f" {part}" for part in [*(f"--{name} {value}" for name, value in given.items()), *flags])
+
+
+def table(size: str, steps: int, found: dict[str, list[dict]]) -> list[str]:
+    """Milliseconds a step, ratios to A and B in each round, and memory."""
+    name = {"tiny": "The demo's tiny model", "full": "Full size (HTSAT-tiny with fusion, RoBERTa-base)"}[size]
+    gpu = any("gpu_memory" in one for one in found[A])
+    memory = "peak GPU memory, MB (reserved)" if gpu else "peak resident memory, MB"
+    lines = [
+        f"## {name}, {steps} steps", "",
+        f"| | ms a step | steps a second | times A | times B | {memory} |", "|---|---|---|---|---|---|",
+    ]  # fmt: skip
+    for row, rounds in found.items():
+        seconds = [one["seconds"] for one in rounds]
+        ratios = [
+            statistics.median(base["seconds"] / own for base, own in zip(found[name], seconds, strict=True))
+            for name in (A, B)
+        ]
+        own = statistics.median(seconds)
+        held = max(one["gpu_memory" if gpu else "memory"] for one in rounds)
+        shown = f"{held:,.0f}" + (f" ({max(one['gpu_reserved'] for one in rounds):,.0f})" if gpu else "")
+        label = row + (f" ({rounds[0]['precision']})" if row == ENGINE else "")
+        lines.append(f"| {label} | {1000 * own:.4g} | {1 / own:.3g} | {ratios[0]:.3g} | {ratios[1]:.3g} | {shown} |")
+    return [*lines, ""]
+
+
+def growth(found: dict[str, list[float]]) -> list[str]:
+    """First against last epochs."""
+    n = len(found["seconds"])
+    part = n // 4
+    names = {"seconds": "milliseconds an epoch", "memory": "resident memory, MB", "tensors": "living tensors"}
+    lines = [
+        f"### Growth over {n} epochs", "",
+        f"| | median of epochs 1 to {part} | {n // 2 - part // 2 + 1} to {n // 2 + part - part // 2} "
+        f"| {n - part + 1} to {n} |",
+        "|---|---|---|---|",
+    ]  # fmt: skip
+    middle = slice(n // 2 - part // 2, n // 2 + part - part // 2)
+    for key, name in names.items():
+        scale = 1000 if key == "seconds" else 1
+        cells = [statistics.median(found[key][rows]) * scale for rows in (slice(0, part), middle, slice(n - part, n))]
+        lines.append(f"| {name} | {' | '.join(f'{cell:,.4g}' if cell < 1e4 else f'{cell:,.0f}' for cell in cells)} |")
+    return [*lines, "", "A whole run, with validation, history, checkpoints and the best model after each epoch.", ""]
+
+
+def floor(found: dict, floor: dict, parts: dict, device: str) -> list[str]:
+    """How far a step is from the device's matrix rate, and what takes the rest."""
+    flop, own = floor["flop"], statistics.median(one["seconds"] for one in found[ENGINE])
+    precision = found[ENGINE][0]["precision"]
+    used = "bfloat16" if precision == "bf16" else "float32"
+    rate = floor["rates"][used]
+    rates = ", ".join(f"{value / 1e12:.3g} TFLOP/s in {name}" for name, value in floor["rates"].items())
+    rows, width = floor["tokens"]
+    lines = [
+        "### Distance from the floor", "",
+        f"A step is {flop / 1e12:.3g} TFLOP: every matrix product, convolution and attention of forward and backward pass "
+        f"as torch's FlopCounterMode counts them while they run (batch of {rows} clips and captions, {width} tokens wide; "
+        f"about {EXPECTED_TFLOP} was expected). Large square products run at {rates} here. At that rate in {used} the step "
+        f"would take {1000 * flop / rate:.3g} ms; it takes {1000 * own:.4g} ms: **{flop / rate / own:.0%} of the matrix "
+        "rate**.",
+        "",
+        f"What stands between, by torch's profiler (which slows a step to {1000 * parts['wall']:.4g} ms):", "",
+        "| | ms a step | share |", "|---|---|---|",
+    ]  # fmt: skip
+    total = sum(parts["parts"].values())
+    ordered = sorted(parts["parts"].items(), key=lambda part: -part[1])
+    lines += [f"| {name} | {1000 * spent:.4g} | {spent / total:.0%} |" for name, spent in ordered]
+    if device == "cuda":
+        busy = f"The GPU computes for {1000 * total:.4g} ms of a step and starts {parts['calls']:.0f} kernels in it"
+        lines += ["", f"{busy}; what is left of {1000 * own:.4g} ms it waits for the CPU."]
+    return [*lines, ""]
+
+
+def paper(found: dict, whole: dict | None, device: str) -> list[str]:
+    """Five variants x 50 epochs x 1,925 pairs: projected, and where it was run, real."""
+    steps = -(-PAPER_TRAIN // BATCH) * PAPER_EPOCHS * len(KINDS)
+    validated = PAPER_VALIDATION * (PAPER_EPOCHS + 1) * len(KINDS)
+    lines = [
+        "### The paper's five trainings", "",
+        f"{len(KINDS)} variants x {PAPER_EPOCHS} epochs x {PAPER_TRAIN:,} pairs are {steps:,} steps, with {PAPER_VALIDATION} "
+        "validation pairs after each epoch. Projected from the table, without reading the audio once (humanclap and B):", "",
+        "| | hours |", "|---|---|",
+    ]  # fmt: skip
+    for row, rounds in found.items():
+        seconds = steps * statistics.median(one["seconds"] for one in rounds)
+        validation = statistics.median(one.get("validation_seconds", 0.0) for one in rounds) * validated
+        note = "" if validation else " (without validation)"
+        lines.append(f"| {row}{note} | {(seconds + validation) / 3600:,.3g} |")
+    if device == "cuda":
+        one = found[ENGINE][0]
+        more = one["feature_bytes"] / one["clips"] * (PAPER_TRAIN + PAPER_VALIDATION - 2 * one["clips"]) / 2**20
+        peak = max(rounds["gpu_memory"] for rounds in found[ENGINE]) + more
+        lines += ["", f"With the features of all {PAPER_TRAIN + PAPER_VALIDATION:,} clips on the GPU: {peak:,.0f} MB at most."]
+    if whole:
+        parts = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in whole["seconds"].items())
+        total = sum(whole["seconds"].values())
+        memory = whole.get("gpu_memory", whole["memory"])
+        lines += ["", f"**Run for real: {total / 3600:.3g} hours** (seconds: {parts}), peak memory {memory:,.0f} MB."]
+    return [*lines, ""]
+
+
+def processor() -> str:
+    """The CPU's name, as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
