@@ -8,6 +8,7 @@ import re
 import resource
 import sys
 import time
+import warnings
 import wave
 from itertools import islice
 from pathlib import Path
@@ -92,7 +93,10 @@ def _loader(job: dict, n_workers: int) -> torch.utils.data.DataLoader:
     clips = Clips(job)
     order = torch.Generator().manual_seed(0)
     settings = {"batch_size": BATCH, "shuffle": True, "generator": order, "collate_fn": clips.collate}
-    return torch.utils.data.DataLoader(clips, **settings, num_workers=n_workers, pin_memory=job["device"] == "cuda")
+    # A row runs in a spawned process, whose loaders would be spawned too, and import everything again.
+    settings |= {"num_workers": n_workers, "multiprocessing_context": "fork" if n_workers else None}
+    warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)  # on fewer cores than workers
+    return torch.utils.data.DataLoader(clips, **settings, pin_memory=job["device"] == "cuda")
 
 
 def _naive(job: dict, device: torch.device) -> dict:
