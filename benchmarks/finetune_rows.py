@@ -265,7 +265,7 @@ def growth(job: dict) -> dict:
         found = validate(self, epoch)
         seconds.append(time.perf_counter() - began[0])
         gc.collect()
-        tensors.append(sum(isinstance(held, torch.Tensor) for held in gc.get_objects()))
+        tensors.append(sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects()))
         memory.append(_resident())
         began[0] = time.perf_counter()
         return found

@@ -5,7 +5,9 @@ The tiny models are random and their clips are bursts of noise; the full-size on
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
+import warnings
 
 import full_size
 import naive_loop
@@ -18,7 +20,7 @@ from transformers import ClapModel, ClapProcessor
 
 from humanclap import load_clap, losses, tiny
 from humanclap.audio import load_audio
-from humanclap.finetune import FinetuneConfig, prepare
+from humanclap.finetune import FinetuneConfig, finetune, prepare
 from humanclap.finetune.repeat import epoch_seeds, reproducible
 from humanclap.finetune.trainer import Trainer
 
@@ -213,6 +215,33 @@ def test_the_comparison_would_notice_another_loss_order_or_decay(small, monkeypa
             found = train(other)
         with pytest.raises(AssertionError):
             require_equal(trained, step_losses, other, found, before)
+
+
+def living_tensors():
+    """How many tensors Python holds, and their bytes."""
+    gc.collect()
+    held = [item for item in gc.get_objects() if issubclass(type(item), torch.Tensor)]
+    return len(held), sum(tensor.numel() * tensor.element_size() for tensor in held)
+
+
+def test_what_a_training_holds_does_not_grow_over_epochs(small, monkeypatch):
+    """After the second epoch, by when the optimizer has its state, each leaves as many tensors and bytes as it found."""
+    folder, pairs, root = small
+    clap, found = load_clap(folder, device="cpu"), []
+    validate = Trainer.validate
+
+    def noted(self, epoch):
+        result = validate(self, epoch)
+        found.append(living_tensors())
+        return result
+
+    monkeypatch.setattr(Trainer, "validate", noted)
+    config = FinetuneConfig(epochs=8, learning_rate=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a caption stands on both sides
+        finetune(config, pairs[:24], pairs[23:], root, root / f"growth-{folder.name}", base=clap, progress=False)
+    assert len(found) == 9 and found[0] < found[1]
+    assert len(set(found[2:])) == 1
 
 
 # --- full size ------------------------------------------------------------------------------------------
