@@ -48,14 +48,14 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for size in ("tiny", "full") if arguments.size == "both" else (arguments.size,):
-            steps = arguments.steps or {"tiny": 48, "full": 48 if arguments.device == "cuda" else 4}[size]
+            steps = arguments.steps or {"tiny": 48, "full": 48 if arguments.device == "cuda" else 3}[size]
             n_pairs = max(rows.BATCH * steps, rows.GROWTH_PAIRS)
             if arguments.whole and size == "full":
                 n_pairs = max(n_pairs, rows.PAPER_TRAIN + rows.PAPER_VALIDATION)
             model, pairs = make_material(root / size, size, n_pairs)
             job = {
                 "model": str(model), "pairs": str(pairs), "device": arguments.device, "steps": steps,
-                "workers": arguments.workers, "cache": str(root / size / "cache"), "size": size,
+                "workers": arguments.workers, "cache": str(root / size / "cache"), "size": size, "warm": arguments.warm,
             }  # fmt: skip
             found = _take_turns(job, _row_names(arguments), arguments.rounds)
             print(*report.table(size, steps, found), sep="\n", flush=True)
@@ -72,15 +72,16 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     parser.add_argument("--size", choices=("tiny", "full", "both"), help="default: both on the CPU, full on a GPU")
-    parser.add_argument("--steps", type=int, help="a row and round; default: 48, full size on the CPU 4")
+    parser.add_argument("--steps", type=int, help="a row and round; default: 48, full size on the CPU 3")
     parser.add_argument("--rounds", type=int, default=2, help="how often each row is timed (default: 2)")
     parser.add_argument("--workers", type=int, default=4, help="loader processes of row A (default: 4)")
     parser.add_argument("--compile", action="store_true", help="a row with torch.compile")
     parser.add_argument("--whole", action="store_true", help="five variants x 50 epochs x 1,925 pairs for real")
     arguments = parser.parse_args()
     arguments.size = arguments.size or ("full" if arguments.device == "cuda" else "both")
-    if arguments.steps is not None and arguments.steps <= rows.WARM:
-        parser.error(f"--steps is {arguments.steps}; the first {rows.WARM} are not timed, so it must be more")
+    arguments.warm = 2 if arguments.device == "cuda" else 1
+    if arguments.steps is not None and arguments.steps <= arguments.warm:
+        parser.error(f"--steps is {arguments.steps}; the first {arguments.warm} are not timed, so it must be more")
     if arguments.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch sees no GPU here; leave it out to measure on the CPU")
     return arguments

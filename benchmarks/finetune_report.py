@@ -8,7 +8,7 @@ import statistics
 from pathlib import Path
 
 import torch
-from finetune_rows import BATCH, ENGINE, PAPER_EPOCHS, PAPER_TRAIN, PAPER_VALIDATION, WARM, A, B
+from finetune_rows import BATCH, ENGINE, PAPER_EPOCHS, PAPER_TRAIN, PAPER_VALIDATION, A, B
 
 from humanclap.losses import KINDS
 
@@ -26,8 +26,9 @@ def heading(arguments) -> list[str]:
         f"Printed by `python benchmarks/finetune.py{_options(arguments)}` on **{where}**, torch {torch.__version__}, "
         f"transformers {transformers.__version__}, Python {platform.python_version()}. Random weights, synthetic clips, "
         f"batches of {BATCH}, loss wSCE + MAE, dropout on. Rows take turns, each in a process of its own; ratios are "
-        f"medians over {arguments.rounds} rounds; the first {WARM} steps of a row are not timed, nor is what is made "
-        "before it: models, and for B and humanclap the features.",
+        f"medians over rounds ({arguments.rounds}); the first {arguments.warm} steps of a row are not timed, nor is what is made "
+        "before it: models, and for B and humanclap the features. Other work on the machine slows every row, which the "
+        "processor time shows less.",
         "",
         "A: a loop over transformers' model in float32 with torch's AdamW, its clips read, resampled and made "
         f"features of by {arguments.workers} loader processes. B: the same loop, features made ahead. Both are "
@@ -53,7 +54,8 @@ def table(size: str, steps: int, found: dict[str, list[dict]]) -> list[str]:
     memory = "peak GPU memory, MB (reserved)" if gpu else "peak resident memory, MB"
     lines = [
         f"## {name}, {steps} steps", "",
-        f"| | ms a step | steps a second | times A | times B | {memory} |", "|---|---|---|---|---|---|",
+        f"| | ms a step | steps a second | times A | times B | CPU ms a step | CPU times B | {memory} |",
+        "|---|---|---|---|---|---|---|---|",
     ]  # fmt: skip
     for row, rounds in found.items():
         seconds = [one["seconds"] for one in rounds]
@@ -61,12 +63,16 @@ def table(size: str, steps: int, found: dict[str, list[dict]]) -> list[str]:
             statistics.median(base["seconds"] / own for base, own in zip(found[name], seconds, strict=True))
             for name in (A, B)
         ]
-        own = statistics.median(seconds)
+        own, processor = (statistics.median(one[clock] for one in rounds) for clock in ("seconds", "cpu_seconds"))
+        spared = statistics.median(
+            base["cpu_seconds"] / one["cpu_seconds"] for base, one in zip(found[B], rounds, strict=True)
+        )
         held = max(one["gpu_memory" if gpu else "memory"] for one in rounds)
         shown = f"{held:,.0f}" + (f" ({max(one['gpu_reserved'] for one in rounds):,.0f})" if gpu else "")
         label = row + (f" ({rounds[0]['precision']})" if row == ENGINE else "")
-        lines.append(f"| {label} | {1000 * own:.4g} | {1 / own:.3g} | {ratios[0]:.3g} | {ratios[1]:.3g} | {shown} |")
-    return [*lines, ""]
+        wall = f"{1000 * own:.4g} | {1 / own:.3g} | {ratios[0]:.3g} | {ratios[1]:.3g}"
+        lines.append(f"| {label} | {wall} | {1000 * processor:.4g} | {spared:.3g} | {shown} |")
+    return [*lines, "", "CPU: of the training process alone, so A without its loaders.", ""]
 
 
 def growth(found: dict[str, list[float]]) -> list[str]:

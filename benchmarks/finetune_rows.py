@@ -28,22 +28,21 @@ A, B = "A naive, audio read on the fly", "B naive, features ahead"
 ENGINE, ENGINE_FP32, ENGINE_BF16 = "humanclap", "humanclap, fp32", "humanclap, bf16"
 ENGINE_COMPILED = "humanclap, compiled"
 SETTINGS = {ENGINE_FP32: {"precision": "fp32"}, ENGINE_BF16: {"precision": "bf16"}, ENGINE_COMPILED: {"compile": True}}
-WARM = 2
-"""Steps before the clock starts: the first ones pay for memory, kernels and worker processes."""
 BATCH, KIND = 8, "wsce+mae"
 PAPER_TRAIN, PAPER_VALIDATION, PAPER_EPOCHS = 1_925, 458, 50
 GROWTH_EPOCHS, GROWTH_PAIRS = 40, 144
 
 
 def measure(job: dict) -> dict:
-    """Seconds a step of one row after WARM steps, its peak memory and its mean loss."""
+    """Seconds a step of one row, after job["warm"] steps that pay for memory, kernels and loaders, its peak memory and its mean loss."""
     device = torch.device(job["device"])
     if job["row"] in (A, B):
         found = _naive(job, device)
     else:
         found = _engine(job, device)
-    starts, losses = found.pop("starts"), found.pop("losses")
-    found["seconds"] = (starts[-1] - starts[WARM]) / (len(starts) - 1 - WARM)
+    starts, losses = np.array(found.pop("starts")), found.pop("losses")
+    wall, processor = (starts[-1] - starts[job["warm"]]) / (len(starts) - 1 - job["warm"])
+    found |= {"seconds": float(wall), "cpu_seconds": float(processor)}
     found["loss"] = float(np.mean(losses))
     return found | _peaks(device)
 
@@ -107,12 +106,12 @@ def _naive(job: dict, device: torch.device) -> dict:
     batches = islice(reading, job["steps"])
     if job["row"] == B:
         batches = list(batches)
-    starts: list[float] = []
+    starts: list[tuple[float, float]] = []
     with small_on_cpu(model, device):
         losses = naive_loop.train(
-            model, batches, KIND, dropout=True, before_step=lambda step: starts.append(_now(device))
+            model, batches, KIND, dropout=True, before_step=lambda step: starts.append(_clocks(device))
         )
-    return {"starts": [*starts, _now(device)], "losses": losses}
+    return {"starts": [*starts, _clocks(device)], "losses": losses}
 
 
 # --- the engine -----------------------------------------------------------------------------------------
@@ -146,12 +145,12 @@ def _engine(job: dict, device: torch.device) -> dict:
             trainer.train_epoch(1)
             if device.type == "cuda":
                 torch.cuda.reset_peak_memory_stats()
-        starts, losses = [_now(device)], []
+        starts, losses = [_clocks(device)], []
 
         def note(step: int, loss: torch.Tensor) -> None:
             losses.append(loss)
             # Only at both ends of what is timed, as waiting for a GPU at every step would be a cost of its own.
-            starts.append(_now(device) if step in (WARM, job["steps"]) else time.perf_counter())
+            starts.append(_clocks(device if step in (job["warm"], job["steps"]) else torch.device("cpu")))
 
         trainer.train_epoch(2, note)
         held = sum(values.numel() * values.element_size() for values in trainer.train_pairs.features.values())
@@ -283,6 +282,11 @@ def _now(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return time.perf_counter()
+
+
+def _clocks(device: torch.device) -> tuple[float, float]:
+    """Wall time and this process's processor time, once the device is done."""
+    return _now(device), time.process_time()
 
 
 def _resident() -> float:

@@ -10,7 +10,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
-import soundfile
 
 from .events import check_seconds
 from .plan import FOLDERS, Plan, Settings, clip_paths, clips_table, make_plan, rating_tables, render_clip
@@ -115,6 +114,8 @@ def _is_complete(root: Path, settings: Settings) -> bool:
 
 
 def _write_corpus(root: Path, plan: Plan) -> None:
+    import soundfile  # on use: a machine that only trains may lack it
+
     for folder in FOLDERS:
         for split in ("train", "test"):
             (root / "RELATE_wave" / folder / split).mkdir(parents=True)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pandas as pd
-import soundfile
 
 from .captions import draw_captions
 from .events import check_seconds, render_scene
@@ -30,6 +29,8 @@ def showcase_clips(root: str | Path, seed: int = 0, n_prompts: int = 24, clip_se
     Every system gets the same prompts, of the corpus's test pool. The same arguments give the same bytes; what is there
     is written over. 16 kHz, mono, 16 bit. Raises ValueError for a seed, number or length that is not allowed.
     """
+    import soundfile
+
     check_whole(seed, "seed", 0, 2**32 - 1)
     check_whole(n_prompts, "n_prompts", 1)
     check_seconds(clip_seconds)
