@@ -1,4 +1,4 @@
-"""A tiny random ClapModel and rated tones, for the tests of fine-tuning. No number of theirs says anything about sound."""
+"""A tiny random ClapModel and rated tones, for the tests of fine-tuning; no number of theirs speaks of sound."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One step and two epochs in one of several processes, for test_finetune_processes; run as `accelerate launch` would."""
+"""Steps and epochs in one of several processes, for test_finetune_processes; started as `accelerate launch` would."""
 
 from __future__ import annotations
 

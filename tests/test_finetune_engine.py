@@ -1,4 +1,4 @@
-"""What the engine offers besides the training itself: precision, compilation, TensorBoard, the command line, converters."""
+"""What the engine offers besides the training itself: precision, compiling, TensorBoard, the command line."""
 
 from __future__ import annotations
 
@@ -287,20 +287,22 @@ def test_transformers_alone_scores_with_it(corpus, clap, sets, tmp_path):
 
     pairs, root = corpus
     result = run(clap, sets, tmp_path)
-    model, processor = ClapModel.from_pretrained(result.checkpoint), ClapProcessor.from_pretrained(result.checkpoint)
+    model = ClapModel.from_pretrained(result.checkpoint)
+    processor = ClapProcessor.from_pretrained(result.checkpoint)
     samples = [soundfile.read(root / name, dtype="float32")[0] for name in pairs["audio"][:4]]
     inputs = processor.feature_extractor(samples, sampling_rate=8000, return_tensors="pt")
     tokens = processor.tokenizer(list(pairs["text"][:4]), padding=True, return_tensors="pt")
     theirs = model.get_audio_features(**inputs), model.get_text_features(**tokens)
     theirs = [getattr(output, "pooler_output", output) for output in theirs]
     trained = load_clap(result.checkpoint, device="cpu")
-    ours = trained.embed_audio([root / name for name in pairs["audio"][:4]]), trained.embed_text(list(pairs["text"][:4]))
+    clips, captions = [root / name for name in pairs["audio"][:4]], list(pairs["text"][:4])
+    ours = trained.embed_audio(clips), trained.embed_text(captions)
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(one, torch.nn.functional.normalize(other, dim=1).numpy(), atol=1e-5)
 
 
 def test_a_laion_checkpoint_is_fine_tuned_and_goes_back_to_laion(tmp_path):
-    """.pt -> ClapModel -> fine-tuning -> `humanclap convert --to laion`: LAION's own modules have the trained weights."""
+    """.pt -> ClapModel -> fine-tuning -> `humanclap convert --to laion`: the .pt then has the trained weights."""
     tokenizer = save_clap(tmp_path / "tokenizer")
     checkpoint = save_laion(small_laion(False), tmp_path / "laion.pt")
     folder = to_clapmodel(checkpoint, tmp_path / "base", tokenizer)
@@ -338,8 +340,9 @@ def test_the_command_line_trains_what_finetune_trains(corpus, clap, tmp_path, ca
     assert main(arguments(corpus, tmp_path / "cli", *more)) == 0
     said = capsys.readouterr().out
     config = FinetuneConfig(
-        kind="mse", batch_size=6, dropout=False, seed=3, epochs=2, learning_rate=1e-3, n_train=24, base=str(root / "clap")
-    )
+        kind="mse", batch_size=6, dropout=False, seed=3, epochs=2, learning_rate=1e-3, n_train=24,
+        base=str(root / "clap"),
+    )  # fmt: skip
     result = finetune(config, *split_pairs(pairs, config), root, tmp_path / "api", base=clap, progress=False)
     for name in ("history.csv", "model/model.safetensors"):
         assert (tmp_path / "cli" / name).read_bytes() == (tmp_path / "api" / name).read_bytes()
@@ -373,8 +376,9 @@ def test_the_command_line_names_what_is_wrong(corpus, tmp_path, monkeypatch, cap
 def test_accelerate_launches_it_in_two_processes(corpus, tmp_path):
     path = os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])
     environment = {**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2", "--num_machines", "1"]
-    launch += ["--mixed_precision", "no", "--dynamo_backend", "no", "--main_process_port", "0", "-m", "humanclap.finetune"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2"]
+    launch += ["--num_machines", "1", "--mixed_precision", "no", "--dynamo_backend", "no"]
+    launch += ["--main_process_port", "0", "-m", "humanclap.finetune"]
     settings = ("--quiet", "--dropout", "false")
     command = [*launch, *arguments(corpus, tmp_path / "two", *settings)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)

@@ -173,7 +173,8 @@ def test_another_configuration_is_refused(clap, sets, stopped, change, says):
 def test_other_data_and_another_base_are_refused(clap, sets, stopped, monkeypatch):
     before = content(stopped)
     other = [data.with_target(1 - data.pairs["target"]) for data in sets]
-    with pytest.raises(CheckpointError, match="another fine-tuning: the training pairs .*, now .*; the validation pairs"):
+    says = "another fine-tuning: the training pairs .*, now .*; the validation pairs"
+    with pytest.raises(CheckpointError, match=says):
         run(clap, other, stopped, resume=True)
     monkeypatch.setattr(clap.model.logit_scale_a, "data", clap.model.logit_scale_a.data + 1)
     with pytest.raises(CheckpointError, match="another fine-tuning: the base's weights"):

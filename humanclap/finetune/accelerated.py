@@ -10,6 +10,7 @@ import torch
 
 from humanclap.finetune.config import FinetuneConfig
 
+_KINDS = ("NO", "MULTI_CPU", "MULTI_GPU")  # Accelerate's names for one process and for several plain ones
 _MIXED = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}
 
 
@@ -67,7 +68,8 @@ class Engine:
         """`device` None: the one that Accelerate gives this process.
 
         Several processes always take that one, unless `device` is a CPU. Raises ValueError for a precision that
-        the device does not have, and for batch-norm statistics that several processes would take apart.
+        the device does not have, for a launch with FSDP, DeepSpeed or the like, and for batch-norm statistics that
+        several processes would take apart.
         """
         from accelerate import Accelerator
         from accelerate.state import AcceleratorState, GradientState, PartialState
@@ -81,6 +83,12 @@ class Engine:
         self.accelerator = Accelerator(
             cpu=cpu, device_placement=False, mixed_precision=_MIXED[self.precision]
         )
+        kind = str(self.accelerator.distributed_type.value)
+        if kind not in _KINDS:
+            raise ValueError(
+                f"Accelerate is set up for {kind}, which shards or wraps the model; allowed: plain processes, on CPUs "
+                "or on GPUs (accelerate launch --multi_gpu, or an accelerate config without it)"
+            )
         self.rank, self.world = state.process_index, state.num_processes
         if self.world > 1 and not config.freeze_batch_norm:
             raise ValueError(

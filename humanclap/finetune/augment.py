@@ -45,6 +45,22 @@ def kept(n_clips: int, length: int, width: int, stripes: int, device: torch.devi
     return ~((places >= starts) & (places < starts + widths)).any(dim=1)
 
 
+class DropPath(torch.nn.Module):
+    """In training, a residual branch `[N, ...]` is left out for a clip with probability `rate`, else scaled up."""
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, branch: torch.Tensor) -> torch.Tensor:
+        """`[N, ...]` -> the same shape."""
+        if not self.training:
+            return branch
+        shape = (len(branch), *[1] * (branch.ndim - 1))
+        stays = torch.rand(shape, device=branch.device) >= self.rate
+        return branch * stays / (1 - self.rate)
+
+
 class DropPaths:
     """Rates of DropPath for the Swin blocks of the audio tower: from 0 in the first to `rate` in the last.
 
@@ -52,12 +68,10 @@ class DropPaths:
     """
 
     def __init__(self, model: torch.nn.Module, rate: float) -> None:
-        from transformers.models.clap.modeling_clap import ClapDropPath
-
         blocks = [block for layer in model.audio_model.audio_encoder.layers for block in layer.blocks]
         self._before = [(block, block.drop_path) for block in blocks]
         for block, share in zip(blocks, torch.linspace(0, rate, len(blocks)).tolist(), strict=True):
-            block.drop_path = ClapDropPath(share) if share > 0 else torch.nn.Identity()
+            block.drop_path = DropPath(share) if share > 0 else torch.nn.Identity()
 
     def train(self, active: bool) -> None:
         """Leave branches out from now on, or not."""

@@ -53,12 +53,6 @@ class PairData:
         digest = hashlib.sha256(self.sha256.encode() + pairs["target"].to_numpy().tobytes()).hexdigest()
         return replace(self, pairs=pairs, target=_target_tensor(pairs), sha256=digest)
 
-    def to(self, device: str | torch.device) -> PairData:
-        """The same pairs with their tensors on `device`; what indexes a batch stays on the CPU."""
-        features = {name: tensor.to(device) for name, tensor in self.features.items()}
-        tokens = {name: tensor.to(device) for name, tensor in self.tokens.items()}
-        return replace(self, features=features, tokens=tokens, target=self.target.to(device))
-
 
 def split_pairs(pairs: pd.DataFrame, config: FinetuneConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Pairs that train and pairs that validate, as `config` says: n_train, split_by and split_seed.
@@ -175,7 +169,9 @@ def _check_files(paths: list[Path]) -> None:
 Allocated = Callable[[str, torch.Tensor, int], torch.Tensor]
 
 
-def _features(clap, paths: list[Path], progress: bool, allocate: Allocated | None = None) -> dict[str, torch.Tensor]:
+def _features(
+    clap, paths: list[Path], progress: bool, allocate: Allocated | None = None
+) -> dict[str, torch.Tensor]:
     from tqdm.auto import tqdm
 
     # Filled in place: a list of chunks, joined at the end, would hold the features (2 GB for RELATE, fused)

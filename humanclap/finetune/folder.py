@@ -91,7 +91,8 @@ class RunFolder:
             try:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise RuntimeError(f"another process trains in {self.path} right now: give another output_dir") from None
+                message = f"another process trains in {self.path} right now: give another output_dir"
+                raise RuntimeError(message) from None
             except OSError:  # a file system without locks
                 pass
             yield

@@ -1,4 +1,4 @@
-"""What went into a fine-tuning and decides its outcome, for the manifest and for the question whether two runs are one."""
+"""What went into a fine-tuning and decides its outcome: for the manifest, and to tell whether two runs are one."""
 
 from __future__ import annotations
 
