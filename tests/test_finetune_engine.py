@@ -138,17 +138,6 @@ def test_float32_is_not_rounded_to_tf32_and_the_flags_come_back(clap, sets):
     assert set(seen) == {(False, False)} and (cudnn.allow_tf32, matmul.allow_tf32) == before
 
 
-def compiled_equals_eager(clap, sets, tolerance):
-    plain, compiled = (run(clap, sets, dropout=False, compile=on) for on in (False, True))
-    for name in ("train_loss", "validation_loss"):
-        np.testing.assert_allclose(compiled.history[name], plain.history[name], rtol=0, atol=tolerance)
-    weights, base = plain.model.state_dict(), clap.model.state_dict()
-    names = [name for name in weights if weights[name].is_floating_point() and not name.endswith(".key.bias")]
-    moved = torch.cat([(weights[name] - base[name]).flatten() for name in names])
-    other = torch.cat([(compiled.model.state_dict()[name] - base[name]).flatten() for name in names])
-    assert (other - moved).norm() <= 1e-2 * moved.norm()
-
-
 def test_compiled_towers_are_the_same_towers(clap, sets, monkeypatch):
     from humanclap.finetune import trainer
 
@@ -160,14 +149,15 @@ def test_compiled_towers_are_the_same_towers(clap, sets, monkeypatch):
 
     monkeypatch.setattr(trainer, "COMPILE_BACKEND", backend)
     torch._dynamo.reset()
-    compiled_equals_eager(clap, sets, tolerance=1e-5)
+    plain, compiled = (run(clap, sets, dropout=False, compile=on) for on in (False, True))
+    for name in ("train_loss", "validation_loss"):
+        np.testing.assert_allclose(compiled.history[name], plain.history[name], rtol=0, atol=1e-5)
+    weights, base = plain.model.state_dict(), clap.model.state_dict()
+    names = [name for name in weights if weights[name].is_floating_point() and not name.endswith(".key.bias")]
+    moved = torch.cat([(weights[name] - base[name]).flatten() for name in names])
+    other = torch.cat([(compiled.model.state_dict()[name] - base[name]).flatten() for name in names])
+    assert (other - moved).norm() <= 1e-2 * moved.norm()
     assert graphs  # it was compiled, not passed by
-
-
-@pytest.mark.slow
-def test_the_compiler_s_own_code_gives_the_same_within_the_precision(clap, sets):
-    torch._dynamo.reset()
-    compiled_equals_eager(clap, sets, tolerance=1e-5)
 
 
 # --- progress

@@ -60,7 +60,8 @@ class FinetuneConfig:
     precision: not stated. "auto" is "bf16" autocast on a GPU that computes in it, else "fp32"; "fp16" scales
         the loss. Weights, optimizer and losses stay in float32, and float32 is not rounded to TF32.
     compile: not stated. True puts both towers through torch.compile, with every caption padded to the longest
-        so that shapes stay the same; same result within the precision. Not measured on a GPU, so off.
+        so that shapes stay the same. Tested with a backend that traces and runs the graphs as they are; the
+        compiler's own code is measured neither on a CPU nor on a GPU, so off.
     seed: not stated. Decides the order of pairs, the dropout, the augmentation and the drawn windows of each
         epoch, by itself: no global RNG.
     base: "LAION CLAP" in the paper. The published fused checkpoint, a hub id or a local folder.
