@@ -43,6 +43,7 @@ def heading(arguments) -> list[str]:
 def _options(arguments) -> str:
     given = {"device": arguments.device} if arguments.device != "cpu" else {}
     given |= {"steps": arguments.steps} if arguments.steps else {}
+    given |= {"rounds": arguments.rounds} if arguments.rounds != 2 else {}
     flags = [f"--{name}" for name in ("compile", "whole") if getattr(arguments, name)]
     return "".join(f" {part}" for part in [*(f"--{name} {value}" for name, value in given.items()), *flags])
 
