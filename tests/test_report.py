@@ -308,6 +308,7 @@ def test_the_chosen_clap(run, tmp_path, monkeypatch):
     model.mkdir(parents=True)
     (model / "config.json").write_text("{}")
     choice = pd.DataFrame({"model": ["mse", "mae"], "validation_srcc": [0.1, 0.2], "chosen": [False, True]})
+    choice["training_seed"] = 1
     run.save_table(choice, "03_choice", "synthetic")
     found = study.chosen_clap(run)
     assert found.source.clap == str(model) and found.name == "human-clap/mae/seed1" and "validation" in found.why
@@ -325,10 +326,16 @@ def test_rated_scores_are_those_of_the_same_clap_only(run):
     assert study.rated_scores(run, scores.assign(window="mean")) is None
 
 
-def test_wrong_parameters_of_the_notebook(run):
+def test_wrong_parameters_of_the_notebook(run, tmp_path, monkeypatch):
     with pytest.raises(study.ParameterError, match="clap=3: allowed is text, what load_clap takes"):
         study.open_study("demo", "05_score_your_own_audio", clap=3)
     with pytest.raises(study.StudyError, match="without audio_folder: name the folder"):
         study.own_clips(run, prompts="list.csv")
-    with pytest.raises(study.StudyError, match="name the folder with your clips"):
+    # the paper profile scores RELATE's test clips where no folder is named, and has none here
+    (tmp_path / "relate" / "scores").mkdir(parents=True)
+    header = "wavname,text,score,listener_id,audio type,anchor label,in RELATE dataset,in AudioCaps\n"
+    row = "/audiocaps/test/1.wav,A dog barks,8,0001,natural,False,test,test\n"
+    (tmp_path / "relate" / "scores" / "REL.csv").write_text(header + row, encoding="utf-8")
+    monkeypatch.setenv("HUMANCLAP_RELATE", str(tmp_path / "relate"))
+    with pytest.raises(study.StudyError, match="1 of 1 clips are not in .*humanclap fetch relate-audio"):
         study.own_clips(study.open_study("paper", "05_score_your_own_audio"))

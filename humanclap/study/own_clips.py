@@ -68,7 +68,9 @@ class ChosenClap:
 
 
 def own_clips(run: Study, audio_folder: str = "", prompts: str = "", seed: int = 0) -> OwnClips:
-    """Pair the clips of a folder with their prompts; the demo makes synthetic ones where no folder is named.
+    """Pair the clips of a folder with their prompts.
+
+    Where no folder is named, the demo makes synthetic ones, and the paper profile takes RELATE's test clips.
 
     Args:
         audio_folder: clips of any format that libsndfile reads, in subfolders or not.
@@ -114,12 +116,12 @@ def chosen_clap(run: Study, clap: str = "", seed: int = 0) -> ChosenClap:
     table = run.path("tables/03_choice.csv")
     if table.is_file():
         choice = pd.read_csv(table)
-        kind = str(choice.loc[choice["chosen"].astype(str) == "True", "model"].iloc[0])
-        folders = sorted(run.path(f"human-clap/{kind}").glob("**/model/config.json"))
-        if folders:
+        best = choice[choice["chosen"].astype(str) == "True"].iloc[0]
+        name = f"human-clap/{best['model']}/seed{best['training_seed']}"
+        folder = run.path(f"{name}/model")
+        if (folder / "config.json").is_file():
             why = "the Human-CLAP that notebook 03 chose on its validation pairs"
-            model = folders[0].parent
-            return ChosenClap(ModelSource(model.parent.relative_to(run.folder).as_posix(), os.fspath(model)), why)
+            return ChosenClap(ModelSource(name, os.fspath(folder)), why)
     claps = lineup(run.profile, seed)
     if claps.released:
         return ChosenClap(claps[claps.released[0]], "the authors' released Human-CLAP: notebook 03 has left none here")
@@ -147,7 +149,12 @@ def _showcase(run: Study, prompts: str, seed: int) -> OwnClips:
     if prompts:
         raise OwnClipsError(f"prompts={prompts!r} without audio_folder: name the folder that these clips are in, too")
     if run.profile != "demo":
-        raise OwnClipsError('audio_folder="" : name the folder with your clips (only the demo makes some of its own)')
+        from .data import prepare
+
+        corpus = prepare(run.profile, seed)
+        pairs = corpus.rated(10).test[["audio", "text", "system"]]
+        note = "no audio_folder is named: RELATE's test clips are scored as if they were yours"
+        return OwnClips(_with_system(pairs), corpus.audio_root, corpus.label, (note,))
     from humanclap.synthetic import showcase_clips
 
     path = showcase_clips(run.path(f"own-clips-seed{seed}"), seed)

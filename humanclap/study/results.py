@@ -90,6 +90,29 @@ def score_variants(run: Study, corpus: Corpus, pairs: pd.DataFrame, progress: bo
     return pd.concat(tables, ignore_index=True)
 
 
+def study_scores(run: Study, lineup: Lineup, corpus: Corpus, pairs: pd.DataFrame) -> pd.DataFrame:
+    """Scores of the test `pairs` under the line-up and every checkpoint: those that notebooks 01 and 03 have left, or,
+    for a rated set of one's own, made here.
+
+    Raises:
+        StudyError: scores or checkpoints are not there, or are of other pairs; names the notebook.
+    """
+    if corpus.rated_set is not None:
+        return pd.concat([score_variants(run, corpus, pairs), score_lineup(lineup, corpus, pairs)], ignore_index=True)
+    scores = read_scores(run, "03_human_clap_finetuning", "01_baseline_clapscore")
+    same_pairs(scores, pairs)
+    return scores
+
+
+def with_blind(scores: pd.DataFrame) -> pd.DataFrame:
+    """A long score table with its column `blind`, if it has one, as a further model: the guess that never listens."""
+    if "blind" not in scores:
+        return scores
+    one_each = scores.drop_duplicates(["audio", "text"])
+    guess = one_each.assign(model="blind", clap_score=one_each["blind"], cosine=float("nan"), training_seed=float("nan"))
+    return pd.concat([scores, guess], ignore_index=True)
+
+
 def score_lineup(
     lineup: Lineup, corpus: Corpus, pairs: pd.DataFrame, names: Sequence[str] | None = None, progress: bool = False
 ) -> pd.DataFrame:

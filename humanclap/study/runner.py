@@ -48,7 +48,7 @@ def run_notebooks(profile: str, wanted: Sequence[str] = (), overrides: Mapping |
     import papermill
 
     paths, overrides = notebooks(wanted), dict(overrides or {})
-    known = {path: set(papermill.inspect_notebook(str(path))) for path in paths}
+    known = {path: set(papermill.inspect_notebook(str(path))) for path in notebooks()}
     nowhere = sorted(set(overrides) - set().union(*known.values()))
     if nowhere:
         raise StudyError(
