@@ -522,6 +522,24 @@ def test_the_temperature_can_stay(clap, sets):
     )  # it has no part in the loss
 
 
+@pytest.mark.parametrize("scale", [0.5, 150.0])
+def test_a_temperature_that_is_not_learnt_is_not_clamped(clap, sets, scale):
+    model = copy.deepcopy(clap.model)
+    model.logit_scale_a.data.fill_(math.log(scale))
+    trainer = Trainer(FinetuneConfig(learn_temperature=False), model, *sets, CPU)
+    with reproducible(CPU):
+        trainer.train_epoch(1)
+    assert torch.equal(trainer.model.logit_scale_a, model.logit_scale_a)
+
+
+@pytest.mark.parametrize("settings", [{"kind": "mae"}, {"learn_temperature": False}])
+def test_a_broken_gradient_that_passes_by_the_temperature_shows_one_step_later(clap, sets, settings):
+    trainer = Trainer(FinetuneConfig(learning_rate=1e-3, **settings), clap.model, *sets, CPU)
+    trainer.model.audio_projection.linear2.weight.register_hook(lambda gradient: gradient * math.nan)
+    with reproducible(CPU), pytest.raises(NonFiniteLoss, match="epoch 1, step 2 of 3"):
+        trainer.train_epoch(1)
+
+
 def test_weight_decay_reaches_matrices_only(clap, sets):
     trainer = Trainer(FinetuneConfig(weight_decay=0.5), clap.model, *sets, CPU)
     name_of = {id(values): name for name, values in trainer.model.named_parameters()}

@@ -123,6 +123,26 @@ def test_bf16_autocast_trains_float32_weights(clap, sets):
         np.testing.assert_allclose(ours, theirs, rtol=0.02)  # 8 bits of mantissa in the towers
 
 
+def test_validation_is_in_float32_whatever_the_precision(clap, sets):
+    """It chooses the epoch, and whoever opens the checkpoint scores in float32."""
+    config, seen = FinetuneConfig(precision="bf16", learning_rate=1e-3), []
+    with reproducible(CPU):
+        trainer = Trainer(config, clap.model, *sets, CPU)
+        for tower in (trainer.model.audio_model, trainer.model.text_model):
+            tower.register_forward_pre_hook(lambda *_: seen.append(torch.is_autocast_enabled("cpu")))
+        trainer.train_epoch(1)
+        assert seen and all(seen)
+        seen.clear()
+        means, score = trainer.validate(1)
+        with torch.autocast("cpu", dtype=torch.bfloat16):  # of a caller
+            again = trainer.validate(1)
+        assert seen and not any(seen)
+        full = Trainer(FinetuneConfig(precision="fp32"), trainer.model, *sets, CPU)
+        expected = full.validate(1)
+    assert means == expected[0] == again[0]
+    assert np.array_equal(score, expected[1]) and np.array_equal(score, again[1])
+
+
 def test_fp16_without_a_gpu_is_told(clap, sets):
     with pytest.raises(ValueError, match="precision 'fp16' needs a GPU; allowed on a CPU: 'auto', 'fp32' and 'bf16'"):
         run(clap, sets, precision="fp16")
@@ -158,6 +178,36 @@ def test_compiled_towers_are_the_same_towers(clap, sets, monkeypatch):
     other = torch.cat([(compiled.model.state_dict()[name] - base[name]).flatten() for name in names])
     assert (other - moved).norm() <= 1e-2 * moved.norm()
     assert graphs  # it was compiled, not passed by
+
+
+@pytest.mark.parametrize(("fused", "dynamic"), [(False, False), (True, None)])
+def test_shapes_are_compiled_as_they_are_but_for_the_number_of_long_clips(
+    clap, sets, tmp_path, monkeypatch, corpus, fused, dynamic
+):
+    asked = []
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda self, **how: asked.append(how["dynamic"]))
+    base = load_clap(make_clap(tmp_path / "fused", corpus[0]["text"], fused=True), device="cpu") if fused else clap
+    Trainer(FinetuneConfig(compile=True), base.model, *sets, CPU)
+    assert asked == [dynamic]
+
+
+def test_a_short_last_batch_is_compiled_once_and_no_size_becomes_dynamic(clap, sets, monkeypatch):
+    from humanclap.finetune import trainer
+
+    symbolic = []
+
+    def backend(graph, inputs):
+        symbolic.append([value for value in inputs if not isinstance(value, torch.Tensor)])
+        return graph
+
+    monkeypatch.setattr(trainer, "COMPILE_BACKEND", backend)
+    torch._dynamo.reset()
+    with reproducible(CPU):
+        compiled = Trainer(FinetuneConfig(compile=True, batch_size=7, dropout=False), clap.model, *sets, CPU)
+        compiled.train_epoch(1)  # 24 = 3 x 7 + 3
+        assert symbolic == [[], []]
+        compiled.train_epoch(2)
+    assert len(symbolic) == 2
 
 
 # --- progress

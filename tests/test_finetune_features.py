@@ -147,6 +147,16 @@ def test_no_room_for_the_features_is_an_error_and_no_crash(tmp_path):
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
+def test_features_are_kept_where_room_can_not_be_asked_for(tmp_path, monkeypatch):
+    """macOS has no posix_fallocate."""
+    monkeypatch.delattr("os.posix_fallocate", raising=False)
+
+    def fill(allocate):
+        allocate("a", (3,), np.dtype("float32"))[:] = 1
+
+    assert ArraySets(tmp_path).get_or_make("ab12", ("a",), fill)["a"].tolist() == [1, 1, 1]
+
+
 def test_two_that_make_one_set_at_once_both_get_it(tmp_path):
     cache, barrier, found = ArraySets(tmp_path), threading.Barrier(2), []
 

@@ -50,7 +50,8 @@ class FinetuneConfig:
         The empty top bins of 16 kHz audio have a tiny spread, and statistics of 8 clips would amplify its
         noise; in a model with fusion, torch refuses those of a batch with a single long clip.
     learn_temperature: paper, "learnable": equation 5's τ = exp(-logit_scale_a), for both directions. 1/τ is
-        clamped to 1-100. ClapModel's logit_scale_t has no part in the loss and stays as it was.
+        clamped to 1-100 after each step. False leaves it as the base has it, outside that range too. ClapModel's
+        logit_scale_t has no part in the loss and stays as it was.
     towers: not stated; "both", or only the "audio" or "text" tower with its projection, the other in eval
         mode.
     distinct_captions: not stated. True keeps one caption from standing twice in a batch, where its other clip
@@ -58,9 +59,12 @@ class FinetuneConfig:
     drop_last: not stated. False also trains on the short last batch of an epoch (1,925 = 240 x 8 + 5);
         LAION's training drops it.
     precision: not stated. "auto" is "bf16" autocast on a GPU that computes in it, else "fp32"; "fp16" scales
-        the loss. Weights, optimizer and losses stay in float32, and float32 is not rounded to TF32.
+        the loss. Weights, optimizer and losses stay in float32, and float32 is not rounded to TF32. Validation, which
+        chooses the epoch, is in float32 whatever stands here.
     compile: not stated. True puts both towers through torch.compile, with every caption padded to the longest
-        so that shapes stay the same. Tested with a backend that traces and runs the graphs as they are; the
+        so that shapes stay the same; they are compiled as fixed ones, once for a whole batch and once for a short
+        last one (`drop_last` saves that). With fusion torch decides which sizes may vary, as the number of long clips
+        in a batch does. Tested with a backend that traces and runs the graphs as they are; the
         compiler's own code is measured neither on a CPU nor on a GPU, so off.
     seed: not stated. Decides the order of pairs, the dropout, the augmentation and the drawn windows of each
         epoch, by itself: no global RNG.

@@ -75,7 +75,10 @@ class Trainer:
         self._trained = [values for values in self.model.parameters() if values.requires_grad]
         self._towers = Towers(self.model)
         if config.compile:
-            self._towers.compile(backend=COMPILE_BACKEND)
+            # The local branch of fusion sees as many rows as a batch has long clips: fixed, each number would be
+            # compiled, until torch gives up and runs it as it is.
+            fused = self.model.config.audio_config.enable_fusion
+            self._towers.compile(backend=COMPILE_BACKEND, dynamic=None if fused else False)
 
     def batches(self, epoch: int) -> list[Batch]:
         """The training batches of `epoch` (from 1), in order, those of all processes together."""
@@ -120,7 +123,9 @@ class Trainer:
         """The same means over the validation pairs, and the CLAPScore of each of them, `[N]` in 0-1.
 
         In eval mode an embedding does not depend on its batch, so all are made first, in large chunks and by all
-        processes, and the loss is then taken over fixed batches of `config.batch_size`. Raises NonFiniteLoss.
+        processes, and the loss is then taken over fixed batches of `config.batch_size`. All of it is in float32,
+        whatever `config.precision` says: it decides which epoch is kept, and whoever opens the checkpoint scores in
+        float32. Raises NonFiniteLoss.
         """
         self._set_training(False)
         data = self.validation_pairs
@@ -169,8 +174,11 @@ class Trainer:
         engine.sum_gradients(self._trained)
         self.optimizer.step()
         with torch.no_grad():
-            log_scale = self.model.logit_scale_a.clamp_(0, math.log(MAX_LOGIT_SCALE))
-            # A finite loss can have a NaN gradient, which shows in the temperature at once.
+            log_scale = self.model.logit_scale_a
+            if self.config.learn_temperature:
+                log_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
+            # A finite loss can have a NaN gradient. It shows here where the temperature gets one too; without a
+            # contrastive term, or with the temperature held still, in the loss of the next step or of the validation.
             unread.append(terms["loss"].detach() + 0 * log_scale)
         return terms
 
@@ -201,15 +209,15 @@ class Trainer:
         return audio.float(), text.float()[batch.caption_of.to(self.device, non_blocking=True)]
 
     def _embed_all(self, data: PairData) -> tuple[torch.Tensor, torch.Tensor]:
-        """The embeddings of every pair, `[N, D]` each."""
+        """The embeddings of every pair, `[N, D]` each, in float32 even within a caller's autocast."""
         embedded = []
         for values, encode in ((data.features, self._towers.audio), (data.tokens, self._towers.text)):
             n_rows = len(next(iter(values.values())))
             share = self.engine.shares(n_rows)[self.engine.rank]
             own = [torch.zeros((0, self.model.config.projection_dim), device=self.device)]
-            with self.engine.accelerator.autocast():
+            with torch.autocast(self.device.type, enabled=False):
                 for rows in torch.arange(share.start, share.stop).split(EVALUATION_CHUNK) if len(share) else ():
-                    own.append(encode(**self._rows(values, rows)).float())
+                    own.append(encode(**self._rows(values, rows)))
             embedded.append(self.engine.together(torch.cat(own), n_rows))
         return embedded[0][data.clip.to(self.device)], embedded[1][data.caption.to(self.device)]
 
