@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import shutil
+import warnings
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +104,30 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(clap, sets, tmp_path, 
     assert {name: value for name, value in resumed.settings.items() if name not in changing} == {
         name: value for name, value in whole.settings.items() if name not in changing
     }
+
+
+def test_other_threads_and_another_torch_are_told(clap, sets, stopped, tmp_path, monkeypatch):
+    """The order of summation may be another one, so the promise of bit-equality is off."""
+    from humanclap.finetune import manifest, repeat
+
+    for name in ("same", "changed"):
+        shutil.copytree(stopped, tmp_path / name)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        run(clap, sets, tmp_path / "same", resume=True)
+    assert not [warning for warning in told if "bit-equal" in str(warning.message)]
+    honest = manifest.version
+    monkeypatch.setattr(manifest, "version", lambda name: "0.1" if name == "torch" else honest(name))
+    monkeypatch.setattr(repeat, "SMALL_MODEL", 0)  # else a model of this size has one thread
+    torch.set_num_threads(2)
+    try:
+        old = re.escape(honest("torch"))
+        says = rf"epoch-0003 was trained with 1 threads, now 2 and torch {old}, now 0\.1: .*bit-equal"
+        with pytest.warns(UserWarning, match=says):
+            resumed = run(clap, sets, tmp_path / "changed", resume=True)
+    finally:
+        torch.set_num_threads(1)
+    assert resumed.settings["resumed"] == [3] and len(resumed.history) == 5
 
 
 def test_resume_begins_where_there_is_nothing(clap, sets, tmp_path):

@@ -15,7 +15,7 @@ from humanclap.finetune.checkpoint import CheckpointError
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import PairData, prepare
 from humanclap.finetune.folder import RunFolder
-from humanclap.finetune.manifest import describe, differences
+from humanclap.finetune.manifest import conditions_changed, describe, differences
 from humanclap.finetune.repeat import reproducible, small_on_cpu
 from humanclap.finetune.result import FINISHED, FinetuneResult
 from humanclap.finetune.run import Run
@@ -51,8 +51,8 @@ def finetune(
     `device`: "auto" or a torch device, for a base that is loaded here; a loaded one trains where it is.
     `overwrite`: replace a run that lies in `output_dir`.
     `resume`: go on with the run in `output_dir` after its last whole epoch. It ends as if it had never been
-        stopped: bit-equal on a CPU. Where there is no run, or one that was stopped before its first epoch ended,
-        it begins; a finished one is read and returned.
+        stopped: bit-equal on a CPU with the same torch and number of threads. Where there is no run, or one
+        that was stopped before its first epoch ended, it begins; a finished one is read and returned.
     `cache_dir`: where `prepare` keeps features.
     `tensorboard`: write the history to `output_dir`/tensorboard, too.
 
@@ -60,12 +60,13 @@ def finetune(
     counts the pairs of all of them, the first one writes, and `output_dir` must be one folder for all.
 
     Warns (UserWarning) when pairs or captions stand in both sets, as the validation loss then rewards memory,
-    and when a batch cannot avoid a repeated caption. Raises what `prepare` raises, TypeError for a base that
-    is no ClapModel, ValueError for prepared pairs from another front end, FileExistsError for an `output_dir`
-    that holds a run (neither `resume` nor `overwrite`), CheckpointError (a ValueError) for a run to resume that
-    had another configuration, base or data, or whose checkpoint is damaged, RuntimeError where another process
-    trains in the folder, OSError where a file cannot be written, saying what is whole; and NonFiniteLoss when
-    the loss becomes NaN or infinite: the best model until then stays in `output_dir` and in the error's `result`.
+    when a batch cannot avoid a repeated caption, and when a run goes on with another number of threads or
+    another torch than before. Raises what `prepare` raises, TypeError for a base that is no ClapModel,
+    ValueError for prepared pairs from another front end, FileExistsError for an `output_dir` that holds a run
+    (neither `resume` nor `overwrite`), CheckpointError (a ValueError) for a run to resume that had another
+    configuration, base or data, or whose checkpoint is damaged, RuntimeError where another process trains in
+    the folder, OSError where a file cannot be written, saying what is whole; and NonFiniteLoss when the loss
+    becomes NaN or infinite: the best model until then stays in `output_dir` and in the error's `result`.
     """
     folder = _folder(output_dir, overwrite, resume, tensorboard)
     with state_kept(), ExitStack() as stack:
@@ -140,6 +141,8 @@ def _take_up(run: Run, folder: RunFolder, resume: bool) -> FinetuneResult | None
     if engine.is_main:
         folder.clear_remains() if done else folder.clear()
     if done:
+        if engine.is_main:
+            _tell_conditions(folder.checkpoints.path(done.epoch), conditions_changed(done.settings, run.settings))
         run.go_on(done)
     engine.wait()
     return None
@@ -189,6 +192,15 @@ def _shared(train: PairData, validation: PairData, tell: bool) -> dict[str, int]
             stacklevel=3,
         )
     return shared
+
+
+def _tell_conditions(checkpoint: Path, changed: list[str]) -> None:
+    if changed:
+        warnings.warn(
+            f"{checkpoint} was trained with {' and '.join(changed)}: the run goes on, and may not end bit-equal to "
+            "one that was never stopped",
+            stacklevel=4,
+        )
 
 
 def _tell_repeated_captions(trainer: Trainer) -> None:

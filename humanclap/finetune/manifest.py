@@ -71,6 +71,18 @@ def differences(before: dict, now: dict) -> list[str]:
     return [f"{name} {_short(old.get(name))}, now {_short(new[name])}" for name in new if old.get(name) != new[name]]
 
 
+def conditions_changed(before: dict, now: dict) -> list[str]:
+    """What rounding depends on and may change in between, each in words: "2 threads, now 1", "torch 2.8.0, now 2.9.0".
+
+    Another number of threads, or another torch, may sum in another order.
+    """
+    changed = []
+    if before["threads"] != now["threads"]:
+        changed.append(f"{before['threads']} threads, now {now['threads']}")
+    old, new = before["versions"]["torch"], now["versions"]["torch"]
+    return [*changed, f"torch {old}, now {new}"] if old != new else changed
+
+
 def weights_sha256(model: torch.nn.Module) -> str:
     """sha256 over names and values of all weights: the same wherever the model was loaded from."""
     digest = hashlib.sha256()
