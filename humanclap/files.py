@@ -6,6 +6,8 @@ import ctypes
 import errno
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -74,6 +76,32 @@ def remove_folder(folder: Path) -> None:
         os.rename(folder, hidden)
         folder = hidden
     shutil.rmtree(folder)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[bool | None]:
+    """Keep a folder for this process, without waiting: True, or False where another process has it.
+
+    None where there are no such locks (Windows, some file systems). The system lets go of the lock when the process
+    ends, however it ends; a new name for the folder changes nothing.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield None
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            mine = True
+        except BlockingIOError:
+            mine = False
+        except OSError:  # a file system without locks
+            mine = None
+        yield mine
+    finally:
+        os.close(descriptor)
 
 
 def _exchange(one: Path, other: Path) -> bool:

@@ -28,7 +28,7 @@ from humanclap.finetune import (
     finetune_variants,
     prepare,
 )
-from humanclap.finetune.handover import load_base, load_pairs, save_base, save_pairs
+from humanclap.finetune.handover import load_base, load_pairs, save_base, save_pairs, work_folder
 from humanclap.finetune.workers import Pool
 
 CONFIG = FinetuneConfig(epochs=2, learning_rate=1e-3)
@@ -180,6 +180,43 @@ print(len(runs.results))
     assert done.stdout.strip() == "2"
 
 
+def test_what_is_handed_over_is_removed_when_its_owner_is_dead_and_not_before(tmp_path):
+    program = f"""
+import os, sys, time
+from pathlib import Path
+from humanclap.finetune.handover import work_folder
+with work_folder(Path({str(tmp_path)!r})) as work:
+    (work / "base").touch()
+    print(work, flush=True)
+    sys.stdin.read()
+"""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(PROJECT), os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, "-c", program]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, text=True) as other:
+        theirs = Path(other.stdout.readline().strip())
+        try:
+            with work_folder(tmp_path) as ours:
+                assert (theirs / "base").exists() and ours != theirs
+                with work_folder(tmp_path):  # of another thread, say
+                    assert ours.is_dir()
+            assert not ours.exists() and (theirs / "base").exists()
+        finally:
+            other.kill()
+        other.wait()
+    assert (theirs / "base").exists()  # nobody tidied up after it
+    with work_folder(tmp_path) as ours:
+        assert list(tmp_path.iterdir()) == [ours]
+    assert not list(tmp_path.iterdir())
+
+
+def test_where_folders_can_not_be_locked_none_is_removed(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    (tmp_path / ".work-of-somebody").mkdir()
+    with work_folder(tmp_path) as ours:
+        assert ours.is_dir()
+    assert [path.name for path in tmp_path.iterdir()] == [".work-of-somebody"]
+
+
 def made_up(losses: list[float], srccs: list[float]) -> FinetuneResult:
     """A result with this validation loss and SRCC in epochs 0, 1, ..."""
     history = pd.DataFrame({"epoch": range(len(losses)), "validation_loss": losses, "validation_srcc": srccs})
@@ -206,8 +243,27 @@ def test_validation_decides_over_the_seeds_and_then_among_them():
     assert summary["best_epochs"].tolist() == ["2, 1", "1, 2"] and summary["n_improved"].tolist() == [2, 1]
     single = FinetuneRuns({("mse", 0): made_up([0.5, 0.4], [0.0, 0.1])})
     assert np.isnan(single.summary()["validation_srcc_sd"][0]) and single.chosen == ("mse", 0)
-    with pytest.raises(ValueError, match="no training has a validation SRCC"):
+    with pytest.raises(ValueError, match=r"of every kind there are seeds that have no .* \(mse: 1 of 1 seeds\)"):
         _ = FinetuneRuns({("mse", 0): made_up([0.5, 0.4], [np.nan, np.nan])}).chosen
+
+
+def test_one_lucky_seed_does_not_win_for_those_without_a_correlation():
+    runs = FinetuneRuns(
+        {
+            ("mse", 0): made_up([0.5, 0.4], [0.0, 0.9]),
+            ("mse", 1): made_up([0.5, 0.4], [0.0, np.nan]),
+            ("mse", 2): made_up([0.5, 0.4], [0.0, np.nan]),
+            ("mae", 0): made_up([0.5, 0.4], [0.0, 0.2]),
+            ("mae", 1): made_up([0.5, 0.4], [0.0, 0.1]),
+        }
+    )
+    with pytest.warns(UserWarning, match=r"not chosen among .* no validation SRCC.* \(mse: 2 of 3 seeds\)"):
+        assert runs.chosen == ("mae", 0)
+    with pytest.warns(UserWarning, match="mse: 2 of 3 seeds"):
+        summary = runs.summary().set_index("kind")
+    assert summary["n_undefined"].tolist() == [2, 0] and summary["chosen"].tolist() == [False, True]
+    assert summary.loc["mse", ["validation_srcc", "validation_srcc_sd"]].isna().all()
+    assert summary.loc["mse", "validation_loss"] == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from humanclap.files import flush_folder, place_folder, remove_folder, write_text
+from humanclap.files import flush_folder, locked, place_folder, remove_folder, write_text
 from humanclap.finetune.checkpoint import Checkpoints, writing
 
 HISTORY, TIMES, MANIFEST, MODEL, BOARD = "history.csv", "times.csv", "manifest.json", "model", "tensorboard"
@@ -81,23 +80,10 @@ class RunFolder:
     def held(self) -> Iterator[None]:
         """Keep the folder for this process. Raises RuntimeError where another one trains in it now."""
         self.path.mkdir(parents=True, exist_ok=True)
-        try:
-            import fcntl
-        except ImportError:  # Windows
+        with locked(self.path) as mine:
+            if mine is False:
+                raise RuntimeError(f"another process trains in {self.path} right now: give another output_dir")
             yield
-            return
-        descriptor = os.open(self.path, os.O_RDONLY)  # the system lets go of it when the process ends, however
-        try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                message = f"another process trains in {self.path} right now: give another output_dir"
-                raise RuntimeError(message) from None
-            except OSError:  # a file system without locks
-                pass
-            yield
-        finally:
-            os.close(descriptor)
 
     def read_manifest(self) -> dict | None:
         """The manifest, or None where there is none. Raises ValueError for a spoilt one."""

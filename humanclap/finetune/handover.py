@@ -3,15 +3,47 @@
 from __future__ import annotations
 
 import json
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from humanclap.files import locked
 from humanclap.finetune.data import PairData
 
 _TENSORS = ("clip", "caption", "target")
+_WORK, _FRESH = ".work-", ".fresh-work-"
+
+
+@contextmanager
+def work_folder(parent: Path) -> Iterator[Path]:
+    """A new folder in `parent` for what is handed over, removed afterwards; `parent` is made.
+
+    Those that killed processes left are removed first. One that another process still holds is left alone, and so
+    are all where folders can't be locked, as nothing tells there whether they are in use.
+    """
+    parent.mkdir(parents=True, exist_ok=True)
+    for remains in parent.glob(f"{_WORK}*"):
+        try:
+            with locked(remains) as mine:
+                if mine:
+                    shutil.rmtree(remains, ignore_errors=True)
+        except OSError:  # gone by now, or of another user
+            pass
+    fresh = Path(tempfile.mkdtemp(prefix=_FRESH, dir=parent))
+    work = parent / fresh.name.replace(_FRESH, _WORK)
+    try:
+        with locked(fresh):  # before it has the name that others look for
+            fresh.rename(work)
+            yield work
+    finally:
+        for folder in (fresh, work):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_pairs(data: PairData, folder: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
-import tempfile
+import warnings
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from numbers import Integral
@@ -17,8 +16,6 @@ from humanclap.finetune.data import PairData
 from humanclap.finetune.folder import RunFolder
 from humanclap.finetune.result import FinetuneResult
 from humanclap.losses import KINDS
-
-_WORK = ".work-"
 
 
 class VariantsFailed(RuntimeError):
@@ -50,14 +47,17 @@ class FinetuneRuns:
         """One row a kind, over its seeds, at the best epoch of each.
 
         Columns: kind; n_seeds; validation_loss, validation_loss_sd, validation_srcc, validation_srcc_sd: mean and
-        standard deviation over seeds (n - 1; empty for one seed); best_epochs, such as "7, 9, 6", in the order of
-        the seeds; n_improved, how many have a lower validation loss than the base; chosen, true for one kind.
+        standard deviation over seeds (n - 1; empty for one seed, and where a seed has no SRCC, see `chosen`);
+        n_undefined, how many seeds have none; best_epochs, such as "7, 9, 6", in the order of the seeds; n_improved,
+        how many have a lower validation loss than the base; chosen, true for one kind.
         """
         rows, chosen = [], self.chosen[0]
         for kind, part in self.best_rows().groupby("kind", sort=False):
             row = {"kind": kind, "n_seeds": len(part)}
             for name in ("validation_loss", "validation_srcc"):
-                row |= {name: part[name].mean(), f"{name}_sd": part[name].std(ddof=1)}
+                values = part[name]
+                row |= {name: values.mean(skipna=False), f"{name}_sd": values.std(ddof=1, skipna=False)}
+            row["n_undefined"] = int(part["validation_srcc"].isna().sum())
             row |= {"best_epochs": ", ".join(map(str, part["epoch"])), "n_improved": int(part["improved"].sum())}
             rows.append(row | {"chosen": kind == chosen})
         return pd.DataFrame(rows)
@@ -76,15 +76,19 @@ class FinetuneRuns:
         """The model to call Human-CLAP, by validation alone: the kind with the highest mean validation SRCC over its
         seeds, and of that kind the seed with the highest; of equal ones the first.
 
-        Raises ValueError where no training has a validation SRCC.
+        A kind of which a seed has no validation SRCC has no mean and can't be chosen, however good its other seeds
+        are; a warning counts them. Raises ValueError where every kind has such a seed.
         """
         best = self.best_rows()
-        means = best.groupby("kind", sort=False)["validation_srcc"].mean()
+        by_kind = best.groupby("kind", sort=False)["validation_srcc"]
+        means = by_kind.agg(lambda values: values.mean(skipna=False))
+        counts = by_kind.agg(lambda values: f"{values.isna().sum()} of {len(values)} seeds")[means.isna()]
+        why = "have no validation SRCC, which constant ratings or scores leave undefined"
+        without = "; ".join(f"{kind}: {count}" for kind, count in counts.items())
         if means.isna().all():
-            raise ValueError(
-                "no training has a validation SRCC, which constant ratings or scores leave undefined: nothing to "
-                "choose by"
-            )
+            raise ValueError(f"of every kind there are seeds that {why}: nothing to choose by ({without})")
+        if without:
+            warnings.warn(f"not chosen among are kinds with seeds that {why} ({without})", stacklevel=2)
         kind = means.idxmax()
         of_kind = best[best["kind"] == kind]
         return kind, int(of_kind.loc[of_kind["validation_srcc"].idxmax(), "training_seed"])
@@ -173,20 +177,15 @@ def _side_by_side(configs, folders, sets, clap, workers: int, progress: bool, se
     import torch
     from tqdm.auto import tqdm
 
-    from humanclap.finetune.handover import save_base, save_pairs
+    from humanclap.finetune.handover import save_base, save_pairs, work_folder
     from humanclap.finetune.workers import Pool
 
-    parent = next(iter(folders.values())).parent.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    for remains in parent.glob(f"{_WORK}*"):  # of a process that was killed
-        shutil.rmtree(remains, ignore_errors=True)
     jobs = [
         {"run": list(run), "config": asdict(config), "output_dir": str(folders[run].resolve()), **settings}
         for run, config in configs.items()
     ]
     done = []
-    with tempfile.TemporaryDirectory(prefix=_WORK, dir=parent) as work:
-        work = Path(work)
+    with work_folder(next(iter(folders.values())).parent.parent) as work:
         for data, name in zip(sets, ("train", "validation"), strict=True):
             save_pairs(data, work / name)
         save_base(clap, work / "base")
