@@ -261,7 +261,7 @@ def test_one_lucky_seed_does_not_win_for_those_without_a_correlation():
         assert runs.chosen == ("mae", 0)
     with pytest.warns(UserWarning, match="mse: 2 of 3 seeds"):
         summary = runs.summary().set_index("kind")
-    assert summary["n_undefined"].tolist() == [2, 0] and summary["chosen"].tolist() == [False, True]
+    assert summary["n_without_srcc"].tolist() == [2, 0] and summary["chosen"].tolist() == [False, True]
     assert summary.loc["mse", ["validation_srcc", "validation_srcc_sd"]].isna().all()
     assert summary.loc["mse", "validation_loss"] == pytest.approx(0.4)
 

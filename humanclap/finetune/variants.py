@@ -48,7 +48,7 @@ class FinetuneRuns:
 
         Columns: kind; n_seeds; validation_loss, validation_loss_sd, validation_srcc, validation_srcc_sd: mean and
         standard deviation over seeds (n - 1; empty for one seed, and where a seed has no SRCC, see `chosen`);
-        n_undefined, how many seeds have none; best_epochs, such as "7, 9, 6", in the order of the seeds; n_improved,
+        n_without_srcc, how many seeds have none; best_epochs, such as "7, 9, 6", in the order of the seeds; n_improved,
         how many have a lower validation loss than the base; chosen, true for one kind.
         """
         rows, chosen = [], self.chosen[0]
@@ -57,7 +57,7 @@ class FinetuneRuns:
             for name in ("validation_loss", "validation_srcc"):
                 values = part[name]
                 row |= {name: values.mean(skipna=False), f"{name}_sd": values.std(ddof=1, skipna=False)}
-            row["n_undefined"] = int(part["validation_srcc"].isna().sum())
+            row["n_without_srcc"] = int(part["validation_srcc"].isna().sum())
             row |= {"best_epochs": ", ".join(map(str, part["epoch"])), "n_improved": int(part["improved"].sum())}
             rows.append(row | {"chosen": kind == chosen})
         return pd.DataFrame(rows)
