@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clap_folders import save_clap, save_clips
 from humanclap import study
 from humanclap.study import runner
 
@@ -110,6 +111,26 @@ def test_checkpoints_are_found_by_loss_and_seed_in_their_order(places):
     assert list(found) == [(kind, seed) for kind in KINDS for seed in (0, 2, 10)]
     other = study.open_study("demo", "04_breakdowns", rated_set="ratings.csv")
     assert study.checkpoints(other) == found  # those of the profile, wherever the tables go
+
+
+@pytest.mark.parametrize("limit_bytes, reads", [(10**9, 6), (0, 12)])
+def test_shared_features_are_made_once_and_change_no_score(tmp_path, monkeypatch, limit_bytes, reads):
+    from humanclap.clap.huggingface import HuggingFaceClap
+    from humanclap.clap.lazy import LazyClap
+    from humanclap.score import score_pairs
+    from humanclap.study.shared_features import SharedFeatures
+
+    tiny_clap_folder, clips = save_clap(tmp_path / "tiny"), save_clips(tmp_path / "clips")
+    texts = [f"sound number {i}" for i in range(len(clips))]
+    alone = score_pairs(LazyClap(tiny_clap_folder), clips, texts, progress=False)
+    calls, own = [], HuggingFaceClap.audio_features
+    monkeypatch.setattr(HuggingFaceClap, "audio_features", lambda clap, paths: calls.append(paths) or own(clap, paths))
+    shared = SharedFeatures(limit_bytes)
+    for _ in range(2):  # two checkpoints with one front end
+        scores = score_pairs(shared.through(LazyClap(tiny_clap_folder)), clips, texts, progress=False)
+        assert (scores["status"] == "ok").all()
+        np.testing.assert_allclose(scores["cosine"], alone["cosine"], atol=1e-6)
+    assert len(calls) == reads
 
 
 def test_the_blind_guess_becomes_a_model_with_one_row_a_pair():

@@ -13,6 +13,7 @@ from humanclap.losses import KINDS
 from .data import REAL, Corpus
 from .lineup import Lineup
 from .run import PROJECT, Study, StudyError, cache_folder, runs_folder
+from .shared_features import SharedFeatures
 
 README_FIGURES = (
     "01_scatter",
@@ -79,13 +80,13 @@ def _seed_of(model_folder: Path) -> int:
 def score_variants(run: Study, corpus: Corpus, pairs: pd.DataFrame, progress: bool = False) -> pd.DataFrame:
     """The long score table of `pairs` under every checkpoint of notebook 03, with its `training_seed`.
 
-    A clip is embedded once for each checkpoint and then found in the cache.
+    A clip is read once, embedded once for each checkpoint, and then found in the cache.
     """
     from humanclap.clap.lazy import LazyClap
 
-    tables = []
+    tables, shared = [], SharedFeatures()
     for (kind, seed), folder in checkpoints(run).items():
-        clap = LazyClap(folder, memory=cache_folder())
+        clap = shared.through(LazyClap(folder, memory=cache_folder()))
         tables.append(corpus.score_table(clap, pairs, kind, progress).assign(training_seed=seed))
     return pd.concat(tables, ignore_index=True)
 
