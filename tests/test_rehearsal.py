@@ -18,7 +18,7 @@ from humanclap.losses import KINDS
 from test_notebooks import PROJECT
 
 # A step limit instead of the paper's 50 epochs of 241 steps, one seed, and few random crops.
-LIMITS = {"n_train": 16, "epochs": 1, "seeds": "[0]", "n_crops": 2}
+LIMITS = {"n_train": 16, "epochs": 1, "seeds": "[0]", "n_crops": 2, "n_crop_pairs": 12}
 LINEUP = ["laion-clapmodel", "laion-clap", "msclap-2022", "msclap-2023", "human-clap-released"]
 pytestmark = pytest.mark.slow
 

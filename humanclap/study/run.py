@@ -39,6 +39,7 @@ _RULES: dict[str, tuple[type, float | None, float | None]] = {
     "learning_rate": (float, 0, 1),
     "batch_size": (int, 2, None),
     "n_crops": (int, 2, None),
+    "n_crop_pairs": (int, 0, None),
     "workers": (int, 1, None),
 }
 # Parameters that are text, each with what it names; "" leaves it out.

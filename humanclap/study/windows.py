@@ -27,14 +27,19 @@ class LongClips:
     note: str
 
 
-def long_clips(run: Study, corpus: Corpus, pairs: pd.DataFrame, n_lengthened: int = 8) -> LongClips:
+def long_clips(
+    run: Study, corpus: Corpus, pairs: pd.DataFrame, n_pairs: int = 0, seed: int = 0, n_lengthened: int = 8
+) -> LongClips:
     """Pairs to hear the effect of a window on.
 
-    RELATE's clips of some 10 s are longer than MS CLAP's windows of 5 and 7 s as they are, so all `pairs` are given.
+    RELATE's clips of some 10 s are longer than MS CLAP's windows of 5 and 7 s as they are, so all `pairs` are given,
+    or `n_pairs` of them, drawn with `seed` (0: all).
     The synthetic corpus' are not: there, three natural clips in a row make each of `n_lengthened` long ones (caption
     of the first, not rated), kept in <run>/long-clips.
     """
     if corpus.faults is None:
+        if 0 < n_pairs < len(pairs):
+            pairs = pairs.sample(n_pairs, random_state=seed)
         paths = [corpus.audio_root / audio for audio in pairs["audio"]]
         return LongClips(paths, pairs["text"].tolist(), pairs["target"].to_numpy(), f"{len(paths)} rated clips")
     import soundfile
