@@ -6,16 +6,17 @@ Everything else is real: the files' formats and places, the clips' rate and leng
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import soundfile
+import torch
+from safetensors.torch import load_file, save_file
 
 import full_size
-from humanclap import evaluate, relate
+from humanclap import evaluate, load_clap, relate
 
 SAMPLE_RATE = 16_000
 SECONDS = (10.0, 10.24)  # RELATE's clips: about 10.06 s, many slightly longer than LAION's window
@@ -71,19 +72,49 @@ def smallest_cell(rows: pd.DataFrame, root: Path) -> int:
     return min(sizes)
 
 
-def make_checkpoints(folder: Path, session: Path) -> Path:
-    """Random checkpoints of full size, under the names that HUMANCLAP_CHECKPOINTS takes. Needs `hub`."""
+def make_checkpoints(folder: Path, session: Path, tree: Path) -> Path:
+    """Random checkpoints of full size, under the names that HUMANCLAP_CHECKPOINTS takes. Needs `hub`.
+
+    Random embeddings of clips all point one way, and those of captions another. Where the two are more than 90 degrees
+    apart every CLAPScore would be 0 and every correlation undefined, so there the audio is turned round.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     places = {
-        "laion-clapmodel": full_size.clapmodel_folder(session, fused=True),
-        "human-clap-released": full_size.clapmodel_folder(session, fused=True, seed=1),
-        "laion-clap.pt": full_size.laion_checkpoint(session, fused=True),
-        "msclap-2022.pth": full_size.msclap_checkpoint(session, "2022"),
-        "msclap-2023.pth": full_size.msclap_checkpoint(session, "2023"),
+        "laion-clapmodel": (full_size.clapmodel_folder(session, fused=True), None),
+        "human-clap-released": (full_size.clapmodel_folder(session, fused=True, seed=1), None),
+        "laion-clap.pt": (full_size.laion_checkpoint(session, fused=True), "laion-fusion"),
+        "msclap-2022.pth": (full_size.msclap_checkpoint(session, "2022"), "msclap-2022"),
+        "msclap-2023.pth": (full_size.msclap_checkpoint(session, "2023"), "msclap-2023"),
     }
-    for name, place in places.items():
-        shutil.copytree(place, folder / name, copy_function=os.link) if place.is_dir() else os.link(place, folder / name)
+    clips, captions = sorted(tree.rglob("*.wav"))[:3], ["A dog barks", "Rain falls on a roof", "People talk"]
+    for name, (place, known) in places.items():
+        target = folder / name
+        shutil.copytree(place, target) if place.is_dir() else shutil.copyfile(place, target)
+        clap = load_clap(known, checkpoint=target) if known else load_clap(target)
+        if (clap.embed_audio(clips) @ clap.embed_text(captions).T).mean() < 0.1:
+            _turn_round(target)
     return folder
+
+
+def _turn_round(checkpoint: Path) -> None:
+    """Give the last layer of the audio projection the other sign: every cosine becomes its negative."""
+    if checkpoint.is_dir():
+        file = checkpoint / "model.safetensors"
+        state = load_file(file)
+        _negate(state, "audio_projection.linear2")
+        save_file(state, file, metadata={"format": "pt"})
+        return
+    content = torch.load(checkpoint, weights_only=False)  # made above, in this very test
+    if "model" in content:
+        _negate(content["model"], "audio_encoder.projection.layer_norm")
+    else:
+        _negate(content["state_dict"], "module.audio_projection.2")
+    torch.save(content, checkpoint)
+
+
+def _negate(state: dict, layer: str) -> None:
+    for part in ("weight", "bias"):
+        state[f"{layer}.{part}"] = -state[f"{layer}.{part}"]
 
 
 def _save_clip(path: Path, rng: np.random.Generator) -> None:

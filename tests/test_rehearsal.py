@@ -32,7 +32,7 @@ def run(request, tmp_path_factory, relate_root, real_ratings):
     tree = rehearsal.make_tree(place / "relate", relate_root)
     hub = full_size.hub(session, sorted(real_ratings["text"].unique()))
     with full_size.serving(hub):
-        checkpoints = rehearsal.make_checkpoints(place / "checkpoints", session)
+        checkpoints = rehearsal.make_checkpoints(place / "checkpoints", session, tree)
     offline = {"HF_HUB_CACHE": str(hub), "HF_HUB_OFFLINE": "1", "HUMANCLAP_NO_NETWORK": "1"}
     places = {"HUMANCLAP_RELATE": tree, "HUMANCLAP_RUNS": place / "runs", "HUMANCLAP_CHECKPOINTS": checkpoints}
     variables = {**os.environ, **offline, **{name: str(path) for name, path in places.items()}}
