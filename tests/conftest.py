@@ -76,3 +76,14 @@ def demo_runs(tmp_path_factory) -> Path:
         del os.environ["HUMANCLAP_RUNS"]
     else:
         os.environ["HUMANCLAP_RUNS"] = before
+
+
+@pytest.fixture(scope="module")
+def one_thread():
+    """One thread of torch's: several only get into each other's way in a model as small as the tests'."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
