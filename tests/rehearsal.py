@@ -91,7 +91,7 @@ def make_checkpoints(folder: Path, session: Path, tree: Path) -> Path:
         target = folder / name
         shutil.copytree(place, target) if place.is_dir() else shutil.copyfile(place, target)
         clap = load_clap(known, checkpoint=target) if known else load_clap(target)
-        if (clap.embed_audio(clips) @ clap.embed_text(captions).T).mean() < 0.1:
+        if (clap.embed_audio(clips) @ clap.embed_text(captions).T).mean() < 0:
             _turn_round(target)
     return folder
 
