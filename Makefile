@@ -38,7 +38,7 @@ test-slow: $(READY)
 	$(PY) -m pytest -q -m slow
 
 lab: $(READY)
-	$(PY) -m jupyterlab $(firstword $(NOTEBOOKS))
+	$(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(firstword $(NOTEBOOKS))
 
 figures: $(READY)
 	$(PY) -m humanclap.study figures demo
