@@ -4,7 +4,7 @@ from .data import REAL, SYNTHETIC, Corpus, RatedPairs, RatingsSource, find_ratin
 from .lineup import Lineup, ModelSource, lineup
 from .own_clips import OwnClips, chosen_clap, own_clips, rated_scores
 from .preflight import Preflight, preflight
-from .results import checkpoints, copy_figures, read_scores, same_pairs, score_lineup, score_variants, study_scores, summary, wide, with_blind
+from .results import checkpoints, copy_figures, read_scores, same_pairs, score_lineup, score_variants, study_scores, summary, with_blind
 from .run import PROFILES, ParameterError, Study, StudyError, cache_folder, open_study, versions
 from .runner import notebooks, run_notebooks
 from .windows import LongClips, long_clips, window_effect, window_scores
@@ -45,7 +45,6 @@ __all__ = [
     "study_scores",
     "summary",
     "versions",
-    "wide",
     "window_effect",
     "window_scores",
     "with_blind",

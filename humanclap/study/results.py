@@ -122,25 +122,6 @@ def score_lineup(
     return pd.concat([corpus.score_table(lineup[name].lazy(), pairs, name, progress) for name in chosen], ignore_index=True)
 
 
-def wide(table: pd.DataFrame, models: list[str], metric: str = "srcc") -> pd.DataFrame:
-    """A table of the paper from tidy cells: a row a model, two columns a cell, ours with its interval and the paper's."""
-    rows = table[table["metric"] == metric]
-    cells = list(dict.fromkeys(rows["cell"]))
-    ours = [f"{v:.3f} [{lo:.3f}, {hi:.3f}]" for v, lo, hi in zip(rows["value"], rows["low"], rows["high"])]
-    both = {
-        "here": rows.assign(shown=ours).pivot(index="model", columns="cell", values="shown"),
-        "paper": rows.pivot(index="model", columns="cell", values="paper").map(
-            lambda v: "" if pd.isna(v) else f"{v:.3f}"
-        ),
-    }
-    sizes = rows.drop_duplicates("cell").set_index("cell")["n"]
-    frame = pd.concat(both, axis=1).swaplevel(axis=1).loc[models, [(cell, side) for cell in cells for side in both]]
-    frame.columns = [
-        f"{cell} (n = {sizes[cell]})" if side == "here" else f"{cell}: paper" for cell, side in frame.columns
-    ]
-    return frame.loc[:, [name for name in frame if not (name.endswith(": paper") and (frame[name] == "").all())]]
-
-
 def summary(profile: str) -> str:
     """What a run of the notebooks has left, in a few lines for the terminal."""
     folder = runs_folder() / profile

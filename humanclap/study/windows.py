@@ -61,13 +61,13 @@ def window_scores(source: ModelSource, clips: LongClips, n_crops: int = 10) -> p
     One row a clip, in the order of `clips`; columns: first, center, mean, then "crop 1" ... (window="upstream" with
     seeds 0, 1, ...).
     """
-    model = source.load()
-    text_emb = model.embed_text(clips.texts)
     settings = {name: {"window": name} for name in FIXED}
     settings |= {f"crop {draw + 1}": {"window": "upstream", "seed": draw} for draw in range(n_crops)}
-    columns = {}
+    columns, text_emb = {}, None
     for name, setting in settings.items():
-        columns[name] = clap_score(source.load(**setting).embed_audio(clips.paths), text_emb)
+        clap = source.load(**setting)
+        text_emb = clap.embed_text(clips.texts) if text_emb is None else text_emb  # a window changes no caption
+        columns[name] = clap_score(clap.embed_audio(clips.paths), text_emb)
     return pd.DataFrame(columns)
 
 
