@@ -66,7 +66,21 @@ def test_a_small_disk_stops_the_run_and_says_how_to_go_on(places, monkeypatch):
     check = study.preflight("paper", lineup)
     row = check.table.set_index("need").loc["disk"]
     assert row["state"] == "too small" and "HUMANCLAP_RUNS" in row["command"]
-    assert study.preflight("demo", lineup).missing.empty
+    demo = study.preflight("demo", lineup)
+    assert demo.missing.empty and "estimate" not in str(demo) and "estimate" in str(check)
+
+
+@pytest.mark.parametrize("gigabytes, doubt", [(80, False), (12, True)])
+def test_a_small_gpu_is_told_and_not_refused(places, monkeypatch, gigabytes, doubt):
+    import torch
+
+    properties = type("Properties", (), {"total_memory": gigabytes * 10**9})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(preflight_module, "_matrix_rate", lambda device: 1e14)
+    row = study.preflight("paper", study.Lineup({}, "none", "")).table.set_index("need").loc["GPU memory"]
+    assert row["state"] == "here" and ("lower batch_size" in row["detail"]) == doubt and f"{gigabytes} GB" in row["detail"]
 
 
 def test_the_estimate_grows_with_the_work_and_falls_with_the_speed(places, monkeypatch):
