@@ -147,7 +147,7 @@ def ratings_cut(folder):
 
 
 @case(
-    RATINGS, "another file, not text", LOAD, "REL.csv is not a CSV text file", "a spreadsheet", "export it as CSV UTF-8"
+    RATINGS, "another file, not text", LOAD, "REL.csv is not a table of", "a spreadsheet", "export it as CSV UTF-8"
 )
 def ratings_binary(folder):
     load(folder, b"PK\x03\x04" + bytes(range(128, 256)))
@@ -162,7 +162,7 @@ def ratings_latin(folder):
     RATINGS,
     "a quote that is never closed",
     LOAD,
-    "REL.csv is not a CSV text file",
+    "REL.csv is not a table of",
     "after line 2: a quote",
     "never closed",
 )

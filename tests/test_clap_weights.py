@@ -18,9 +18,7 @@ from humanclap.clap.weights import (
     load_whole,
     read_checkpoint,
     read_laion_state,
-    remembered_sha256,
 )
-from humanclap.download import sha256_of
 
 KEY = "audio_branch.patch_embed.proj.weight"
 
@@ -174,17 +172,6 @@ def test_weights_that_do_not_fit_are_named():
             load_whole(model, other, "x.pt", may_differ=("position_ids",))
         assert message in str(error.value)
     load_whole(model, state | {"text.position_ids": torch.ones(1)}, "x.pt", may_differ=("position_ids",))
-
-
-def test_a_checksum_is_remembered_until_the_file_changes(tmp_path, monkeypatch):
-    path = tmp_path / "weights.pt"
-    path.write_bytes(b"one")
-    first = remembered_sha256(path)
-    assert first == sha256_of(path)
-    monkeypatch.setattr("humanclap.download.checksums.sha256_of", lambda path: "read again")
-    assert remembered_sha256(path) == first
-    path.write_bytes(b"other")
-    assert remembered_sha256(path) == "read again"
 
 
 def test_no_loader_turns_weights_only_off():

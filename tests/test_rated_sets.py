@@ -256,8 +256,8 @@ BAD = {
     "two systems": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,mine,train"), "of 'mine' here and of 'natural' before"),
     "two splits": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,natural,test"), "a clip has one split"),
     "too few fields": (FULL, ("a.wav,A dog,7",), "line 2: 3 fields where the header has 6 columns"),
-    "column twice": ("audio,text,text,rating", ("a.wav,b,b,7",), "'text' stands there more than once"),
-    "quote left open": ("audio,text,rating", ('a.wav,"A dog,7',), "not a CSV text file"),
+    "column twice": ("audio,text,text,rating", ("a.wav,b,b,7",), "'text' is there more than once"),
+    "quote left open": ("audio,text,rating", ('a.wav,"A dog,7',), "not a table of"),
 }
 
 

@@ -176,12 +176,12 @@ def test_a_pair_in_two_of_relates_splits_is_refused_but_excluded_beside_one_is_n
     [
         (b"", "is empty"),
         (HEADER.encode() + b"\n", "has a header and no ratings"),
-        (bytes(range(256)) * 20, "not a CSV text file"),
+        (bytes(range(256)) * 20, "not a table of"),
         ((HEADER + "\n" + LINE.replace("A dog", "A \0 dog")).encode(), "NUL bytes"),
-        ((HEADER + "\n" + LINE).encode("utf-16"), "not a CSV text file"),
-        (b"\x00\x01\x02,\x00\n" * 5, "not a CSV text file|missing column"),
-        (b"PK\x03\x04" + bytes(range(128, 256)), "not a CSV text file"),
-        ((HEADER + ",text\n" + LINE + ",x").encode(), "'text' stands there more than once"),
+        ((HEADER + "\n" + LINE).encode("utf-16"), "not a table of"),
+        (b"\x00\x01\x02,\x00\n" * 5, "not a table of|missing column"),
+        (b"PK\x03\x04" + bytes(range(128, 256)), "not a table of"),
+        ((HEADER + ",text\n" + LINE + ",x").encode(), "'text' is there more than once"),
     ],
 )
 def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
