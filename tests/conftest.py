@@ -70,7 +70,7 @@ def demo_runs(tmp_path_factory) -> Path:
     before = os.environ.get("HUMANCLAP_RUNS")
     os.environ["HUMANCLAP_RUNS"] = str(runs)
     study.prepare("demo")
-    study.lineup("demo", progress=False)
+    study.lineup("demo")
     yield runs
     if before is None:
         del os.environ["HUMANCLAP_RUNS"]

@@ -97,14 +97,14 @@ def test_failures_keep_their_rows_and_are_counted(score, tmp_path):
             soundfile.write(path, 0.1 * rng.standard_normal(16_000), 16_000)
             path.with_suffix(".txt").write_text(f"A dog barking, number {number}")
     (root / "a" / "0.wav").write_text("this is no sound")
-    (root / "b" / "1.wav").unlink()
+    (root / "b" / "1.wav").write_bytes(b"")
     found = score(audio_folder=root)
     status = found["scores"].set_index("audio")["status"]
     assert len(status) == 10 and (status == "ok").sum() == 8
-    assert status["b/1"] == "file not found" and status["a/0.wav"].startswith("not readable as audio")
+    assert "empty" in status["b/1.wav"] and status["a/0.wav"].startswith("not readable as audio")
     assert found["systems"].set_index("system")["failed"].to_dict() == {"a": 1, "b": 1}
     facts = found["facts"].set_index("fact")["value"]
-    assert facts["clips scored"] == "8 of 10" and "1 file not found" in facts["clips without a score"]
+    assert facts["clips scored"] == "8 of 10" and "1 the file is empty" in facts["clips without a score"]
     assert found["comparisons"][["prompts", "left_out"]].iloc[0].tolist() == [3, 2]
 
 

@@ -1,25 +1,32 @@
-"""Parameters, where data is found, how results are kept, and the one download."""
+"""The study: parameters, where data is found, folders of results, the models, pre-flight, windows and the runner."""
 
 from __future__ import annotations
 
-import hashlib
-import socket
-import time
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
+import importlib
+import json
 
+import nbformat
+import numpy as np
 import pandas as pd
 import pytest
+import soundfile
+from clap_folders import save_clap, save_clips
 
-from humanclap import download, study
+from humanclap import study
+from humanclap.losses import KINDS
+from humanclap.study import __main__ as runner
+
+preflight_module = importlib.import_module("humanclap.study.preflight")  # the package has a function of that name
 
 
 @pytest.fixture
 def places(tmp_path, monkeypatch):
-    """Empty folders for runs and data, and no ratings named."""
-    monkeypatch.setenv("HUMANCLAP_RUNS", str(tmp_path / "runs"))
-    monkeypatch.setenv("HUMANCLAP_DATA", str(tmp_path / "data"))
-    monkeypatch.delenv("HUMANCLAP_RELATE", raising=False)
+    """Empty folders for runs, data and the hub's cache, and neither ratings nor checkpoints named."""
+    for name, folder in (("RUNS", "runs"), ("DATA", "data")):
+        monkeypatch.setenv(f"HUMANCLAP_{name}", str(tmp_path / folder))
+    for name in ("HUMANCLAP_RELATE", "HUMANCLAP_CHECKPOINTS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path
 
 
@@ -38,7 +45,10 @@ def places(tmp_path, monkeypatch):
         ("seed", -1, "allowed is a whole number from 0"),
         ("seed", True, "allowed is a whole number"),
         ("epochs", None, "allowed is a whole number of at least 1"),
-        ("rated_set", 3, 'allowed is text, a folder or a CSV of rated pairs, or "" for none'),
+        ("rated_set", 3, 'allowed is text, a folder or a table of rated pairs, or "" for none'),
+        ("scale", [5, 1], "allowed is the lowest and the highest rating, two numbers"),
+        ("n_train", 0, "allowed is a whole number of pairs, or a share between 0 and 1"),
+        ("learning_rate", 0, "allowed is a number above 0"),
         ("seeds", [], r"allowed is a list of different whole numbers of at least 0, as \[0, 1\]"),
         ("seeds", [0, 0], "list of different whole numbers"),
         ("seeds", 0, "list of different whole numbers"),
@@ -47,15 +57,73 @@ def places(tmp_path, monkeypatch):
 def test_a_wrong_parameter_is_named_with_what_is_allowed(places, name, value, message):
     with pytest.raises(study.ParameterError, match=message) as error:
         study.open_study("demo", "02_relate_screening", **{name: value})
-    assert f"{name}={value!r}" in str(error.value) and f"{'-y' if name == 'seeds' else '-p'} " in str(error.value)
+    assert f"{name}={value!r}" in str(error.value) and f"{'-y' if name in ('seeds', 'scale') else '-p'} " in str(
+        error.value
+    )
     assert error.value._render_traceback_() == [f"ParameterError: {error.value}"]
 
 
-def test_right_parameters_pass_and_an_unknown_profile_does_not(places):
-    run = study.open_study("demo", "02_relate_screening", max_anchor_mean=0, n_resamples=100, seed=0)
-    assert run.folder == places / "runs" / "demo"
+def test_unknown_names_list_the_known_ones(places):
     with pytest.raises(study.ParameterError, match="Available: demo, paper"):
         study.open_study("test", "02_relate_screening")
+    with pytest.raises(study.ParameterError, match="no parameter 'threshold'. Available: profile, max_anchor_mean"):
+        study.open_study("demo", "02_relate_screening", threshold=2)
+
+
+@pytest.mark.parametrize("notebook, least", [("01", 10_000), ("02", 100), ("03", 10_000), ("04", 10_000), ("05", 100)])
+def test_too_few_resamples_are_refused_at_once_where_holm_needs_more(places, notebook, least):
+    assert study.open_study("demo", f"{notebook}_x", n_resamples=least)
+    with pytest.raises(study.ParameterError, match=f"of at least {least}"):
+        study.open_study("demo", f"{notebook}_x", n_resamples=least - 1)
+
+
+# --- folders ---
+
+
+def saved(run, value):
+    run.save_table(pd.DataFrame({"value": [value]}), f"{run.notebook[:2]}_test", "synthetic")
+    return run.folder
+
+
+def test_a_run_by_hand_never_overwrites_the_profiles_results_nor_another_ones(places):
+    demo, name = places / "runs" / "demo", "05_score_your_own_audio"
+    (places / "mine").mkdir()
+    usual = {"audio_folder": "", "n_resamples": 10_000}
+    assert saved(study.open_study("demo", name, **usual), 1) == demo
+    by_hand = [
+        saved(study.open_study("demo", name, **{**usual, **changed}), value)
+        for value, changed in enumerate(({"n_resamples": 500}, {"audio_folder": str(places / "mine")}), start=2)
+    ]
+    assert by_hand[0].parent == by_hand[1].parent == demo / "by-hand" and by_hand[1].name.startswith(
+        "audio_folder=mine-"
+    )
+    folders = [demo, *by_hand]
+    assert [pd.read_csv(folder / "tables/05_test.csv")["value"][0] for folder in folders] == [1, 2, 3]
+    assert study.open_study("demo", name, **{**usual, "n_resamples": 500}).folder == by_hand[0]  # the same run again
+    saved(study.open_study("demo", "01_x", n_crops=3), 4)  # another notebook's results are in nobody's way
+    assert (demo / "tables" / "01_test.csv").is_file()
+    assert study.open_study("demo", name, n_resamples=500).find("tables/01_test.csv") == demo / "tables" / "01_test.csv"
+
+
+def test_results_by_hand_make_way_for_the_profiles_and_stay(places):
+    demo, name = places / "runs" / "demo", "01_x"
+    assert saved(study.open_study("demo", name, n_crops=3), 1) == demo  # nothing was there
+    assert saved(study.open_study("demo", name, n_crops=10), 2) == demo
+    assert pd.read_csv(demo / "tables" / "01_test.csv")["value"][0] == 2
+    (kept,) = demo.glob("by-hand/n_crops=3-*/tables/01_test.csv")
+    assert pd.read_csv(kept)["value"][0] == 1 and json.loads(kept.with_name("01_parameters.json").read_text())
+
+
+def test_two_rated_sets_of_one_name_have_folders_of_their_own(places):
+    folders = set()
+    for place in ("a", "b"):
+        (places / place).mkdir()
+        (places / place / "ratings.csv").touch()
+        for notebook in ("01_x", "04_x"):
+            folders.add(study.open_study("demo", notebook, rated_set=str(places / place / "ratings.csv")).folder)
+    assert len(folders) == 2 and all(folder.parent == places / "runs/demo/sets" for folder in folders)
+    other = study.open_study("demo", "01_x", rated_set=str(places / "a" / "ratings.csv"), scale=[1, 5])
+    assert other.folder not in folders and other.folder.name.startswith("ratings-scale=")
 
 
 # --- results ---
@@ -67,7 +135,7 @@ def test_tables_and_figures_are_kept_by_name_and_labelled(places):
     run = study.open_study("demo", "02_relate_screening")
     path = run.save_table(pd.DataFrame({"x": [1 / 3], "y": ["a"]}), "02_test", study.SYNTHETIC)
     assert path.read_bytes() == b"x,y,data\n0.333333,a,synthetic\n"
-    assert [p.name for p in path.parent.iterdir()] == ["02_test.csv"]
+    assert {p.name for p in path.parent.iterdir()} == {"02_test.csv", "02_parameters.json"}
     figure = Figure()
     figure.subplots()
     picture = run.save_figure(figure, "test", study.SYNTHETIC)
@@ -75,12 +143,20 @@ def test_tables_and_figures_are_kept_by_name_and_labelled(places):
     assert [text.get_text() for text in figure.texts] == ["data: synthetic"]
 
 
+def test_an_analysis_that_cannot_be_done_is_one_sentence_in_the_place_of_its_figure(places, capsys):
+    nothing = pd.DataFrame(columns=["value"])
+    nothing.attrs["note"] = "no system is known"
+    run = study.open_study("demo", "04_breakdowns")
+    assert run.figure("systems", "synthetic", lambda table: 1 / 0, nothing) is None
+    assert capsys.readouterr().out == "no system is known\n" and not run.path("figures").exists()
+
+
 def test_the_summary_shows_the_headlines_and_says_when_there_are_none(places):
     with pytest.raises(study.StudyError, match="run: make demo"):
-        study.summary("demo")
+        runner.summary("demo")
     run = study.open_study("demo", "02_relate_screening")
     run.save_table(pd.DataFrame({"what": ["pairs"], "here": [7]}), "02_relate_screening_headline", study.REAL)
-    assert "pairs" in study.summary("demo") and "02_relate_screening" in study.summary("demo")
+    assert "pairs" in runner.summary("demo") and "02_relate_screening" in runner.summary("demo")
 
 
 def test_missing_scores_name_the_notebook_that_makes_them(places):
@@ -119,16 +195,11 @@ def test_a_folder_may_be_named_from_the_home_folder(places, monkeypatch, relate_
     assert study.find_ratings().csv == relate_root / "scores" / "REL.csv"
 
 
-def test_an_unknown_parameter_lists_the_known_ones(places):
-    with pytest.raises(study.ParameterError, match="no parameter 'threshold'. Available: profile, max_anchor_mean"):
-        study.open_study("demo", "02_relate_screening", threshold=2)
-
-
 def test_the_readmes_figure_of_the_real_ratings_is_not_taken_from_another_run(places):
     run = study.open_study("demo", "02_relate_screening")
     run.save_table(pd.DataFrame({"value": [1]}), "02_floor_and_ceiling", study.SYNTHETIC)
     with pytest.raises(study.StudyError, match="on RELATE's real ratings"):
-        study.copy_figures("demo")
+        runner.copy_figures("demo")
 
 
 def test_a_folder_without_ratings_is_refused_rather_than_replaced(places, monkeypatch):
@@ -185,18 +256,15 @@ def test_own_checkpoints_take_the_place_of_published_ones_and_the_note_says_so(p
     assert lineup["msclap-2022"].checkpoint is None
 
 
-# --- running the notebooks ---
-
-
 def test_notebooks_are_chosen_by_how_they_begin():
-    assert [path.name[:2] for path in study.notebooks(["02", "04"])] == ["02", "04"]
+    assert [path.name[:2] for path in runner.notebooks(["02", "04"])] == ["02", "04"]
     with pytest.raises(study.StudyError, match="no notebook begins with 99 .* Available: 01_baseline"):
-        study.notebooks(["99"])
+        runner.notebooks(["99"])
 
 
 def test_an_override_that_no_notebook_has_is_refused_before_anything_runs(places):
     with pytest.raises(study.StudyError, match="no notebook has the parameter epoch. Available: .*epochs"):
-        study.run_notebooks("demo", ["03"], {"epoch": 3})
+        runner.run_notebooks("demo", ["03"], {"epoch": 3})
     assert not (places / "runs").exists()
 
 
@@ -213,97 +281,9 @@ def test_without_a_network_the_demo_takes_the_corpus_and_says_so(places, monkeyp
     assert "could not be fetched" in source.note and "says nothing about real audio" in source.note
 
 
-# --- the download ---
-
-CONTENT = b"wavname,text\n" * 1000
-
-
-@pytest.fixture
-def server():
-    """A local server: /good sends the file, /cut breaks off half-way, anything else is not there."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            if self.path not in ("/good", "/cut"):
-                return self.send_error(404)
-            self.send_response(200)
-            self.send_header("Content-Length", str(len(CONTENT)))
-            self.end_headers()
-            self.wfile.write(CONTENT if self.path == "/good" else CONTENT[: len(CONTENT) // 2])
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-
-
-def test_a_file_is_fetched_once_and_checked(tmp_path, server):
-    right = hashlib.sha256(CONTENT).hexdigest()
-    path = download.fetch_ratings(tmp_path, f"{server}/good", right)
-    assert path == tmp_path / "scores" / "REL.csv" and path.read_bytes() == CONTENT
-    assert download.fetch_ratings(tmp_path, f"{server}/gone", right) == path  # not asked for again
-    path.write_bytes(b"edited")
-    with pytest.raises(download.DownloadError, match="is not the file that was published"):
-        download.fetch_ratings(tmp_path, f"{server}/good", right)
-
-
-@pytest.mark.parametrize(
-    "page, message", [("good", "has sha256"), ("cut", "sha256|could not be fetched"), ("gone", "404")]
-)
-def test_a_broken_download_leaves_nothing_behind(tmp_path, server, page, message):
-    with pytest.raises(download.DownloadError, match=message) as error:
-        download.fetch_ratings(tmp_path, f"{server}/{page}", "0" * 64)
-    assert "HUMANCLAP_RELATE" in str(error.value)
-    assert list((tmp_path / "scores").iterdir()) == []
-
-
-def test_a_data_folder_that_cannot_be_made_is_named(tmp_path, server):
-    (tmp_path / "scores").write_text("a file in the way")
-    with pytest.raises(download.DownloadError, match="could not be fetched into"):
-        download.fetch_ratings(tmp_path, f"{server}/good", "0" * 64)
-
-
-def test_an_answer_that_is_no_http_and_one_that_never_ends(tmp_path):
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-
-        def answer(first, rest):
-            connection, _ = listening.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(first)
-                for _ in range(20):
-                    time.sleep(0.05)
-                    try:
-                        connection.sendall(rest)
-                    except OSError:
-                        return
-
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
-        for first, rest in ((b"what?\r\n\r\n", b""), (b"HTTP/1.1 200 OK\r\n\r\n", b"x" * 100_000)):
-            thread = Thread(target=answer, args=(first, rest), daemon=True)
-            thread.start()
-            with pytest.raises(download.DownloadError):
-                download.fetch_ratings(tmp_path, url, "0" * 64, timeout_seconds=0.3)
-            thread.join()
-
-
-def test_the_pinned_checksum_is_that_of_the_real_file(relate_root):
-    assert download.sha256_of(relate_root / "scores" / "REL.csv") == download.RELATE_SHA256
-
-
-# --- rated pairs, RELATE's or another set's ---
-
-
 @pytest.fixture
 def plain_set(tmp_path):
     """A plain CSV of 12 single-rated pairs with clips beside it, no systems and no anchors."""
-    import numpy as np
-    import soundfile
-
     folder = tmp_path / "mine"
     (folder / "clips").mkdir(parents=True)
     rows = []
@@ -315,8 +295,6 @@ def plain_set(tmp_path):
 
 
 def test_a_rated_set_takes_the_place_of_the_corpus_and_says_what_it_lacks(places, plain_set):
-    run = study.open_study("demo", "01_baseline_clapscore", rated_set=str(plain_set))
-    assert run.folder == places / "runs" / "demo" / "sets" / "rated"
     corpus = study.prepare("demo", rated_set=str(plain_set))
     data = corpus.rated(2.0)
     assert (len(data.train), len(data.test), data.screening, data.blind()) == (0, 12, None, None)
@@ -337,3 +315,162 @@ def test_pairs_known_by_their_means_alone_are_the_same_pairs():
     study.same_pairs(pairs.assign(model="m"), pairs)
     with pytest.raises(study.StudyError, match="1 missing"):
         study.same_pairs(pairs.head(1).assign(model="m"), pairs)
+
+
+def test_what_is_missing_comes_with_the_command_that_fetches_it(places, monkeypatch):
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(places / "hub"))
+    check = study.preflight("paper", study.lineup("paper"))
+    assert set(check.missing["command"]) - {""} == {
+        f"humanclap fetch {name}" for name in ("relate", "relate-audio", "laion", "msclap", "human-clap")
+    }
+    with pytest.raises(study.StudyError, match="this run can't start:") as error:
+        check.require()
+    for name in ("scores/REL.csv", "CLAP_weights_2022.pth", "630k-audioset-fusion-best.pt", "humanclap fetch msclap"):
+        assert name in str(error.value)
+
+
+def test_files_of_ones_own_are_taken_as_they_are(places, monkeypatch):
+    folder = places / "mine"
+    (folder / "scores").mkdir(parents=True)
+    (folder / "scores" / "REL.csv").touch()
+    for name in ("laion-clapmodel", "human-clap-released"):
+        (places / "own" / name).mkdir(parents=True)
+    for name in ("laion-clap.pt", "msclap-2022.pth", "msclap-2023.pth"):
+        (places / "own" / name).touch()
+    monkeypatch.setenv("HUMANCLAP_RELATE", str(folder))
+    monkeypatch.setenv("HUMANCLAP_CHECKPOINTS", str(places / "own"))
+    check = study.preflight("paper", study.lineup("paper"))
+    assert check.missing["need"].tolist() == ["RELATE_wave"]
+    assert check.missing["command"].tolist() == ["humanclap fetch relate-audio"]
+
+
+def test_a_small_disk_stops_the_run_and_says_how_to_go_on(places, monkeypatch):
+    usage = type("Usage", (), {"free": 10**9})
+    monkeypatch.setattr(preflight_module.shutil, "disk_usage", lambda folder: usage)
+    lineup = study.Lineup({}, "none", "")
+    check = study.preflight("paper", lineup)
+    row = check.table.set_index("need").loc["disk"]
+    assert row["state"] == "too small" and "HUMANCLAP_RUNS" in row["command"]
+    demo = study.preflight("demo", lineup)
+    assert demo.missing.empty and "estimate" not in str(demo) and "estimate" in str(check)
+
+
+@pytest.mark.parametrize("gigabytes, doubt", [(80, False), (12, True)])
+def test_a_small_gpu_is_mentioned_and_not_refused(places, monkeypatch, gigabytes, doubt):
+    import torch
+
+    properties = type("Properties", (), {"total_memory": gigabytes * 10**9})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
+    monkeypatch.setattr(preflight_module, "_matrix_rate", lambda device: 1e14)
+    row = study.preflight("paper", study.Lineup({}, "none", "")).table.set_index("need").loc["GPU memory"]
+    assert (
+        row["state"] == "here" and ("lower batch_size" in row["detail"]) == doubt and f"{gigabytes} GB" in row["detail"]
+    )
+
+
+def test_the_estimate_grows_with_the_work_and_falls_with_the_speed(places, monkeypatch):
+    lineup, hours = study.Lineup({}, "none", ""), []
+    for rate, epochs, seeds in ((1e12, 50, 1), (1e12, 100, 1), (1e12, 50, 3), (2e12, 50, 1)):
+        monkeypatch.setattr(preflight_module, "_matrix_rate", lambda device, rate=rate: rate)
+        hours.append(study.preflight("paper", lineup, epochs=epochs, seeds=seeds).hours)
+    assert hours[0] < hours[1] < hours[2] and hours[3] == pytest.approx(hours[0] / 2)
+    # by hand: 5 losses x 50 epochs x 1,925 pairs x 0.05 TFLOP, and ten models that score 5,784 pairs twice
+    flop = 5 * 50 * 1925 * 0.05e12 + 10 * 2 * 5784 * 15.2e9
+    assert hours[0] == pytest.approx(flop / (0.35 * 1e12) / 3600)
+
+
+def test_the_effect_of_a_window_by_hand():
+    clips = study.LongClips(["a", "b", "c"], ["x", "y", "z"], np.array([0.1, 0.5, 0.9]), "3 clips")
+    scores = pd.DataFrame({"first": [0.1, 0.2, 0.3], "center": [0.2, 0.3, 0.4], "mean": [0.3, 0.2, 0.1]})
+    scores = scores.assign(**{"crop 1": [0.1, 0.2, 0.3], "crop 2": [0.3, 0.2, 0.1]})
+    effect = study.window_effect(scores, clips).set_index("policy")
+    assert effect["srcc"].tolist() == [1, 1, -1, 0]
+    assert effect.loc["random crop", ["srcc_low", "srcc_high", "draws", "n"]].tolist() == [-1, 1, 2, 3]
+    assert effect["moved"].tolist() == pytest.approx([0, 0.1, 0.4 / 3, 0.4 / 3])
+    unrated = study.LongClips(clips.paths, clips.texts, None, "")
+    assert study.window_effect(scores, unrated)["srcc"].isna().all()
+
+
+def test_checkpoints_are_found_by_loss_and_seed_in_their_order(places):
+    run = study.open_study("demo", "04_breakdowns")
+    with pytest.raises(study.StudyError, match="no checkpoint of wsce.mse, .*03_human_clap_finetuning"):
+        study.checkpoints(run)
+    for kind in KINDS:
+        for seed in (0, 2, 10):
+            run.path(f"human-clap/{kind}/seed{seed}/model").mkdir(parents=True)
+    found = study.checkpoints(run)
+    assert list(found) == [(kind, seed) for kind in KINDS for seed in (0, 2, 10)]
+    other = study.open_study("demo", "04_breakdowns", rated_set="ratings.csv")
+    assert study.checkpoints(other) == found  # those of the profile, wherever the tables go
+
+
+@pytest.mark.parametrize("limit_bytes, reads", [(10**9, 6), (0, 12)])
+def test_shared_features_are_made_once_and_change_no_score(tmp_path, monkeypatch, limit_bytes, reads):
+    from humanclap import load_clap, score_pairs
+    from humanclap.clap.huggingface import HuggingFaceClap
+    from humanclap.study.models import SharedFeatures
+
+    tiny_clap_folder, clips = save_clap(tmp_path / "tiny"), save_clips(tmp_path / "clips")
+    texts = [f"sound number {i}" for i in range(len(clips))]
+    alone = score_pairs(load_clap(tiny_clap_folder), clips, texts, progress=False)
+    calls, own = [], HuggingFaceClap.audio_features
+    monkeypatch.setattr(HuggingFaceClap, "audio_features", lambda clap, paths: calls.append(paths) or own(clap, paths))
+    shared = SharedFeatures(limit_bytes)
+    for _ in range(2):  # two checkpoints with one front end
+        scores = score_pairs(shared.through(load_clap(tiny_clap_folder)), clips, texts, progress=False)
+        assert (scores["status"] == "ok").all()
+        np.testing.assert_allclose(scores["cosine"], alone["cosine"], atol=1e-6)
+    assert len(calls) == reads
+
+
+def test_the_blind_guess_becomes_a_model_with_one_row_a_pair():
+    scores = pd.DataFrame({"model": ["m", "m", "b"], "training_seed": [0, 1, np.nan], "audio": "a", "text": "t"})
+    scores = scores.assign(clap_score=[0.1, 0.2, 0.3], cosine=[0.1, 0.2, 0.3], blind=0.7)
+    guess = study.with_blind(scores).query("model == 'blind'")
+    assert guess["clap_score"].tolist() == [0.7] and guess[["training_seed", "cosine"]].isna().all(axis=None)
+    assert study.with_blind(scores.drop(columns="blind")).equals(scores.drop(columns="blind"))
+
+
+@pytest.fixture
+def small_notebooks(tmp_path, monkeypatch):
+    """Two notebooks in the place of the project's: 01 writes a table, 02 fails with a StudyError."""
+    folder = tmp_path / "notebooks"
+    (folder / "profiles").mkdir(parents=True)
+    (folder / "profiles" / "demo.yaml").write_text("profile: demo\nseed: 3\n", encoding="utf-8")
+    begin = "from humanclap import study\nimport pandas as pd"
+    save = (
+        "run = study.open_study(profile, '01_writes', seed=seed, n_crops=n_crops)\n"
+        "run.save_table(pd.DataFrame({'value': [seed, float(n_crops), None]}), '01_headline', 'synthetic')"
+    )
+    fail = "raise study.StudyError('no clips: bring them')"
+    contents = {
+        "01_writes": ("profile = 'demo'\nseed = 0\nn_crops = 10", begin, save),
+        "02_fails": ("profile = 'demo'", begin, fail),
+    }
+    for name, sources in contents.items():
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source) for source in sources])
+        notebook.cells[0].metadata["tags"] = ["parameters"]
+        notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
+        nbformat.write(notebook, folder / f"{name}.ipynb")
+    monkeypatch.setattr(runner, "NOTEBOOKS", folder)
+    monkeypatch.setattr("humanclap.study.run.NOTEBOOKS", folder)
+    return folder
+
+
+def test_the_runner_hands_each_notebook_what_it_has_and_logs_its_time(places, small_notebooks, capsys):
+    log = runner.run_notebooks("demo", ["01"], {"n_crops": 20})
+    assert log["notebook"].tolist() == ["01"] and (log["seconds"] >= 0).all()
+    table = pd.read_csv(places / "runs/demo/tables/01_headline.csv")
+    assert table["value"].tolist()[:2] == [3, 20]  # the profile's seed, and the override
+    assert (places / "runs/demo/01_writes.ipynb").is_file() and "== 01_writes" in capsys.readouterr().out
+
+
+def test_a_failing_notebook_ends_in_its_message_and_loses_nothing_before_it(places, small_notebooks, capsys):
+    assert runner._main(["run", "demo"]) == 1
+    said = capsys.readouterr()
+    assert "StudyError: no clips: bring them" in said.err and "Traceback" not in said.err
+    assert (places / "runs/demo/log.csv").is_file() and (places / "runs/demo/tables/01_headline.csv").is_file()

@@ -1,12 +1,25 @@
-"""What the notebooks share: parameters, where things lie, what data stands behind a number, how results are kept."""
+"""What the notebooks share: parameters and results, the data and its label, the models, and what a run needs."""
 
-from .data import REAL, SYNTHETIC, Corpus, RatedPairs, RatingsSource, find_ratings, prepare
-from .lineup import Lineup, ModelSource, lineup
-from .own_clips import OwnClips, chosen_clap, own_clips, rated_scores
+from .data import (
+    REAL,
+    SYNTHETIC,
+    Corpus,
+    RatedPairs,
+    RatingsSource,
+    add_blind,
+    find_ratings,
+    prepare,
+    read_scores,
+    same_pairs,
+    score_lineup,
+    score_variants,
+    study_scores,
+    with_blind,
+)
+from .models import Lineup, ModelSource, checkpoints, chosen_clap, chosen_variant, lineup
+from .own_clips import OwnClips, OwnClipsError, own_clips, rated_scores
 from .preflight import Preflight, preflight
-from .results import checkpoints, copy_figures, read_scores, same_pairs, score_lineup, score_variants, study_scores, summary, with_blind
-from .run import PROFILES, ParameterError, Study, StudyError, cache_folder, open_study, versions
-from .runner import notebooks, run_notebooks
+from .run import PROFILES, ParameterError, Study, StudyError, cache_folder, open_study, profile_parameters, versions
 from .windows import LongClips, long_clips, window_effect, window_scores
 
 __all__ = [
@@ -15,35 +28,35 @@ __all__ = [
     "SYNTHETIC",
     "Corpus",
     "Lineup",
-    "ModelSource",
     "LongClips",
+    "ModelSource",
     "OwnClips",
+    "OwnClipsError",
     "ParameterError",
     "Preflight",
     "RatedPairs",
     "RatingsSource",
     "Study",
     "StudyError",
+    "add_blind",
     "cache_folder",
     "checkpoints",
     "chosen_clap",
-    "copy_figures",
+    "chosen_variant",
     "find_ratings",
     "lineup",
-    "open_study",
     "long_clips",
-    "notebooks",
+    "open_study",
     "own_clips",
     "preflight",
     "prepare",
+    "profile_parameters",
     "rated_scores",
     "read_scores",
-    "run_notebooks",
     "same_pairs",
     "score_lineup",
     "score_variants",
     "study_scores",
-    "summary",
     "versions",
     "window_effect",
     "window_scores",

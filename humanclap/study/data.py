@@ -1,18 +1,21 @@
-"""Where ratings, audio and baselines come from, and the label that everything made of them carries."""
+"""Rated pairs and their audio: where they come from, the label of everything made from them, and their scores."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from humanclap import download, evaluate, relate
 from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
 
-from .run import StudyError, cache_folder, runs_folder
+from .models import Lineup, SharedFeatures, checkpoints
+from .run import Study, StudyError, cache_folder, runs_folder
 
 REAL, SYNTHETIC = "RELATE ratings", "synthetic"
 
@@ -20,7 +23,7 @@ REAL, SYNTHETIC = "RELATE ratings", "synthetic"
 @dataclass(frozen=True)
 class RatingsSource:
     """Where ratings come from: `csv`, `listeners_csv` (None where there is no questionnaire) and the `label` that
-    every figure and table of them carries."""
+    every figure and table carries."""
 
     csv: Path | None
     listeners_csv: Path | None
@@ -32,10 +35,10 @@ class RatingsSource:
 class RatedPairs:
     """The rated pairs of a corpus as its notebooks use them, screened where there is something to screen by.
 
-    train, test: one row a pair (columns of `relate.aggregate_pairs`). ratings: one row a rating behind them, without
-    anchors; None where only means are known. anchors: mismatched pairs with human ratings, one row a rating; empty
-    where there are none. screening: what `relate.screen_listeners` returned; None without anchors. limits: plain
-    sentences on what cannot be broken down.
+    train, test: one row per pair (columns of `relate.aggregate_pairs`). ratings: one row per rating, without anchors;
+    None where only means are known. anchors: mismatched pairs with human ratings, one row per rating; empty where
+    there are none. screening: what `relate.screen_listeners` returned; None without anchors. limits: one sentence for
+    each analysis that these data cannot support.
     """
 
     train: pd.DataFrame
@@ -47,7 +50,7 @@ class RatedPairs:
 
     @property
     def test_ratings(self) -> pd.DataFrame | None:
-        """The ratings behind the test pairs."""
+        """The ratings of the test pairs."""
         return None if self.ratings is None else self.ratings[self.ratings["split"] == "test"]
 
     def blind(self) -> pd.Series | None:
@@ -64,16 +67,20 @@ class RatedPairs:
 
 @dataclass(frozen=True)
 class Corpus(RatingsSource):
-    """Rated pairs with their audio: the files of a RatingsSource, and `audio_root`, below which the clips lie.
+    """Rated pairs with their audio: the files of a RatingsSource, and `audio_root`, the folder of the clips.
 
-    `rated_set` holds the pairs where they are another set's than RELATE's; there is no `csv` in its format then.
+    `rated_set` holds the pairs where they are not RELATE's; there is no `csv` in its format then.
     """
 
     audio_root: Path
     rated_set: RatedSet | None = None
 
     def rated(self, max_anchor_mean: float) -> RatedPairs:
-        """Ratings, screened by the paper's rule where the set has anchors, and their pairs."""
+        """The pairs, after screening by the paper's rule where the set has anchors.
+
+        Raises:
+            StudyError: no test pairs.
+        """
         if self.rated_set is not None:
             pairs, ratings = self.rated_set.pairs, self.rated_set.ratings
             anchors = pd.DataFrame(columns=["audio", "text", "rating", "split"])
@@ -83,77 +90,91 @@ class Corpus(RatingsSource):
             screening, limits = relate.screen_listeners(everything, max_anchor_mean), ()
             ratings, anchors = screening.ratings, everything[everything["is_anchor"]]
             pairs = relate.aggregate_pairs(ratings)
-        parts = (pairs[pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
-        return RatedPairs(*parts, ratings, anchors, screening, tuple(limits))
+        train, test = (pairs[pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
+        if test.empty:
+            raise StudyError(
+                f"{self.label}: no test pairs. Call some of them test in the column split, or leave it out"
+            )
+        return RatedPairs(train, test, ratings, anchors, screening, tuple(limits))
 
     @property
     def faults(self) -> pd.DataFrame | None:
-        """What is wrong with each clip (audio, n_missing, snr_db, ...); known of the synthetic corpus alone."""
-        table = None if self.csv is None else self.csv.parents[1] / "synthetic_clips.csv"
-        return pd.read_csv(table) if table is not None and table.is_file() else None
+        """What is wrong with each clip (audio, fault); known for the synthetic corpus only."""
+        path = None if self.csv is None else self.csv.parents[1] / "synthetic_clips.csv"
+        if path is None or not path.is_file():
+            return None
+        clips = pd.read_csv(path)
+        wrong = {
+            "event missing": clips["n_missing"] > 0,
+            "another in its place": clips["n_replaced"] > 0,
+            "wrong order": clips["swapped"],
+            "event added": clips["added"],
+            "faint second event": clips["faint_db"] > 0,
+            "noisy": clips["snr_db"] < 30,
+        }
+        several = sum(wrong.values()) > 1
+        clips["fault"] = np.select([several, *wrong.values()], ["several", *wrong], "none")
+        return clips[["audio", "fault"]]
 
-    def score_table(self, clap, pairs: pd.DataFrame, model: str, progress: bool = True) -> pd.DataFrame:
+    def score_table(self, clap, pairs: pd.DataFrame, model: str) -> pd.DataFrame:
         """Score pairs and name the model: the columns of `pairs` followed by those of `score_pairs`.
 
         Raises:
             StudyError: a clip that could not be scored; names the first and says why.
         """
         paths = [self.audio_root / audio for audio in pairs["audio"]]
-        scores = score_pairs(
-            clap,
-            paths,
-            pairs["text"].tolist(),
-            cache_dir=cache_folder(),
-            progress=progress,
-        )
+        scores = score_pairs(clap, paths, pairs["text"].tolist(), cache_dir=cache_folder(), progress=False)
         failed = scores[scores["status"] != "ok"]
         if len(failed):
             raise StudyError(f"{len(failed)} of {len(scores)} pairs were not scored, first: {failed['status'].iloc[0]}")
-        return pd.concat(
-            [pairs.reset_index(drop=True), scores.drop(columns=["audio", "text"]).assign(model=model)], axis=1
-        )
+        scores = scores.drop(columns=["audio", "text"]).assign(model=model)
+        return pd.concat([pairs.reset_index(drop=True), scores], axis=1)
 
 
-def prepare(profile: str, seed: int = 0, rated_set: str = "") -> Corpus:
+def prepare(
+    profile: str, seed: int = 0, rated_set: str = "", scale: Sequence = (0, 10), audio_root: str = ""
+) -> Corpus:
     """Make, or find, the rated pairs with audio that the profile's notebooks work on.
 
-    In the demo that is the embedded synthetic corpus, written to runs/demo/corpus-seed<seed> on first use; the same
-    seed gives the same bytes, and a corpus that is there already is left alone. In the paper profile it is RELATE:
-    its ratings (see `find_ratings`) with the clips in RELATE_wave/ beside scores/. In either, `rated_set` names
-    another set, XACLE's folder or a plain CSV (see `rated_sets.load_rated_set`), that takes its place.
+    In the demo: the embedded synthetic corpus, written to <runs>/demo/corpus-seed<seed> at the first use; the same
+    seed gives the same bytes. In the paper profile: RELATE's ratings (see `find_ratings`) with the clips in
+    RELATE_wave/ beside scores/. In either, `rated_set` names another set, XACLE's folder or a plain table, with its
+    `scale` and the `audio_root` of its clips (see `rated_sets.load_rated_set`; "": its default).
 
     Raises:
-        StudyError: ratings or clips are not here; says how many are missing and which command brings them.
+        StudyError: ratings or clips are not here; says how many are missing and the command that fetches them.
         RatedSetError, FileNotFoundError: a rated set that cannot be used as it is.
     """
     if rated_set:
-        found = load_rated_set(Path(rated_set).expanduser())
+        root = Path(audio_root).expanduser() if audio_root else None
+        found = load_rated_set(Path(rated_set).expanduser(), scale=tuple(scale), audio_root=root)
         note = "; ".join((f"rated pairs of {rated_set}", *found.notes))
         return Corpus(None, None, found.label, note, found.audio_root, found)
+    if audio_root or tuple(scale) != (0, 10):
+        raise StudyError("audio_root and scale belong to a rated_set; name one, or leave them as they are")
     if profile == "demo":
         from humanclap.synthetic import make_corpus
 
         root = make_corpus(runs_folder() / profile / f"corpus-seed{seed}", seed=seed)
-        note = f"made on the spot in RELATE's format (seed {seed}): it shows the method, and says nothing about real audio"
+        note = f"synthetic, made here in RELATE's format (seed {seed}): it shows the method and says nothing about real audio"
         ratings, listeners = root / "scores" / "REL.csv", root / "listener_attributes" / "REL.csv"
         return Corpus(ratings, listeners, SYNTHETIC, note, root / "RELATE_wave")
     source = find_ratings(profile, seed)
-    audio_root = source.csv.parents[1] / "RELATE_wave"
+    folder = source.csv.parents[1] / "RELATE_wave"
     named = relate.load_ratings(source.csv)["audio"].unique()
-    missing = [audio for audio in named if not (audio_root / audio).is_file()]
+    missing = [audio for audio in named if not (folder / audio).is_file()]
     if missing:
         raise StudyError(
-            f"{len(missing):,} of {len(named):,} clips are not in {audio_root}, the first is {missing[0]}. Bring them "
-            "with: humanclap fetch relate-audio (or copy RELATE_wave/ there by hand)"
+            f"{len(missing):,} of {len(named):,} clips are not in {folder}, the first is {missing[0]}. Fetch them "
+            "with: humanclap fetch relate-audio (or copy RELATE_wave/ there)"
         )
-    return Corpus(source.csv, source.listeners_csv, source.label, source.note, audio_root)
+    return Corpus(source.csv, source.listeners_csv, source.label, source.note, folder)
 
 
 def find_ratings(profile: str = "demo", seed: int = 0) -> RatingsSource:
     """Find RELATE's real ratings: `$HUMANCLAP_RELATE`, or a checked copy in data/, fetched once.
 
-    In the demo, where they are neither here nor within reach, the embedded corpus takes their place, and `label` and
-    `note` say so.
+    Where the demo can neither find nor fetch them it uses the embedded corpus, and `label` and `note` say so.
 
     Raises:
         StudyError: HUMANCLAP_RELATE names a folder without scores/REL.csv; or, in another profile, the ratings are
@@ -170,9 +191,8 @@ def find_ratings(profile: str = "demo", seed: int = 0) -> RatingsSource:
         corpus = prepare(profile, seed)
         note = f"{corpus.note}. The real ratings could not be fetched: {error}"
         return RatingsSource(corpus.csv, corpus.listeners_csv, corpus.label, note)
-    return RatingsSource(
-        csv, _listeners(folder), REAL, "real human ratings, fetched from the published commit, checked"
-    )
+    note = "real human ratings, fetched from the published commit, checksum verified"
+    return RatingsSource(csv, _listeners(folder), REAL, note)
 
 
 def _named_ratings(folder: Path) -> RatingsSource:
@@ -180,11 +200,11 @@ def _named_ratings(folder: Path) -> RatingsSource:
     csv = folder / "scores" / "REL.csv"
     if not csv.is_file():
         raise StudyError(
-            f"HUMANCLAP_RELATE is {str(folder)!r}, but scores/REL.csv is not in it. Point it to the folder that "
+            f"HUMANCLAP_RELATE is {str(folder)!r}, but scores/REL.csv is not in it. Set it to the folder that "
             "holds scores/REL.csv, or unset it to let the demo fetch that file"
         )
     if download.sha256_of(csv) == download.RELATE_SHA256:
-        label, note = REAL, "real human ratings, the published file (checked), from the folder HUMANCLAP_RELATE names"
+        label, note = REAL, "real human ratings, the published file (checksum verified), from HUMANCLAP_RELATE"
     elif (folder / "synthetic.json").is_file():
         label, note = SYNTHETIC, "a synthetic corpus, from the folder that HUMANCLAP_RELATE names"
     else:
@@ -195,3 +215,96 @@ def _named_ratings(folder: Path) -> RatingsSource:
 def _listeners(folder: Path) -> Path | None:
     listeners = folder / "listener_attributes" / "REL.csv"
     return listeners if listeners.is_file() else None
+
+
+# --- scores ---------------------------------------------------------------------------------------------
+
+
+def score_lineup(
+    lineup: Lineup, corpus: Corpus, pairs: pd.DataFrame, names: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """The long score table of `pairs` under the models of a study before fine-tuning (`names`: some of them)."""
+    chosen = lineup.names if names is None else names
+    return pd.concat([corpus.score_table(lineup[name].load(), pairs, name) for name in chosen], ignore_index=True)
+
+
+def score_variants(run: Study, corpus: Corpus, pairs: pd.DataFrame) -> pd.DataFrame:
+    """The long score table of `pairs` under every checkpoint of notebook 03, with its `training_seed`."""
+    from humanclap.clap import load_clap
+
+    tables, shared = [], SharedFeatures()
+    for (kind, seed), folder in checkpoints(run).items():
+        clap = shared.through(load_clap(folder))
+        tables.append(corpus.score_table(clap, pairs, kind).assign(training_seed=seed))
+    return pd.concat(tables, ignore_index=True)
+
+
+def study_scores(run: Study, lineup: Lineup, corpus: Corpus, data: RatedPairs) -> pd.DataFrame:
+    """Scores of the test pairs under every checkpoint and the line-up, with the column `blind` where there is a floor.
+
+    RELATE's are read from the tables of notebooks 01 and 03; a rated set of one's own is scored here.
+
+    Raises:
+        StudyError: scores or checkpoints are not there, or are of other pairs; names the notebook.
+    """
+    if corpus.rated_set is not None:
+        tables = [score_variants(run, corpus, data.test), score_lineup(lineup, corpus, data.test)]
+        scores = pd.concat(tables, ignore_index=True)
+    else:
+        scores = read_scores(run, "03_human_clap_finetuning", "01_baseline_clapscore")
+        same_pairs(scores, data.test)
+    return add_blind(scores, data)
+
+
+def add_blind(scores: pd.DataFrame, data: RatedPairs) -> pd.DataFrame:
+    """Scores of the test pairs with what the best predictor that never listens says of each, as the column `blind`."""
+    blind = data.blind()
+    if blind is None:
+        return scores
+    return scores.drop(columns="blind", errors="ignore").merge(
+        data.test[["audio", "text"]].assign(blind=blind), on=["audio", "text"]
+    )
+
+
+def with_blind(scores: pd.DataFrame) -> pd.DataFrame:
+    """A long score table with its column `blind`, if it has one, as a further model: the guess that never listens."""
+    if "blind" not in scores:
+        return scores
+    one_each = scores.drop_duplicates(["audio", "text"])
+    guess = one_each.assign(
+        model="blind", clap_score=one_each["blind"], cosine=float("nan"), training_seed=float("nan")
+    )
+    return pd.concat([scores, guess], ignore_index=True)
+
+
+def read_scores(run: Study, *notebooks: str) -> pd.DataFrame:
+    """The long score tables of other notebooks, one below the other.
+
+    Raises:
+        StudyError: a table is not there; names the notebook that makes it.
+    """
+    tables = []
+    for notebook in notebooks:
+        path = run.find(f"tables/{notebook[:2]}_scores.csv")
+        if not path.is_file():
+            raise StudyError(
+                f"{path} is not there. It comes from notebooks/{notebook}.ipynb: run that first (or make {run.profile})"
+            )
+        tables.append(pd.read_csv(path, float_precision="round_trip"))
+    return pd.concat(tables, ignore_index=True)
+
+
+def same_pairs(scores: pd.DataFrame, pairs: pd.DataFrame) -> None:
+    """Raise StudyError unless every model in a long score table covers exactly these pairs with these ratings."""
+    key = ["audio", "text", "n_ratings"]
+    scores, pairs = (
+        table.assign(n_ratings=table["n_ratings"].fillna(0)) for table in (scores, pairs)
+    )  # NaN: means only
+    wanted = set(map(tuple, pairs[key].to_numpy().tolist()))
+    for model, rows in scores.groupby("model", sort=False):
+        found = set(map(tuple, rows[key].to_numpy().tolist()))
+        if found != wanted:
+            raise StudyError(
+                f"the scores of {model} are of other pairs than this notebook's ({len(found - wanted)} more, "
+                f"{len(wanted - found)} missing): run notebooks 01 and 03 with the same profile, seed and max_anchor_mean"
+            )

@@ -1,4 +1,4 @@
-"""Before a long run: is everything here, is there room, how long will it take, and which command brings what is missing."""
+"""Before a long run: is everything here, is there room, how long will it take, and which command fetches what is missing."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from .lineup import Lineup
+from .models import Lineup
 from .run import StudyError, runs_folder
 
-HERE, MADE, MISSING, SMALL = "here", "made on the spot", "missing", "too small"
+HERE, MADE, MISSING, SMALL = "here", "made here", "missing", "too small"
 
 # What a full-size run costs. Operations as counted in benchmarks/finetune.md and upstream's sizes (HTSAT-tiny, RoBERTa).
 TRAIN_FLOP_PER_PAIR = 0.4e12 / 8
@@ -21,7 +21,7 @@ SCORE_FLOP_PER_PAIR = 11.8e9 + 3.4e9
 FEATURE_BYTES_PER_CLIP = 4 * 1001 * 64 * 4  # fused: four log-mels in float32
 CHECKPOINT_BYTES = 0.62e9  # a ClapModel in float32; what resuming needs is three times that, twice at most
 EXPECTED_GPU_BYTES = 15e9
-"""What training at the paper's settings is expected to fit into, a card sold as 16 GB; not measured, so it stops nobody."""
+"""What training at the paper's settings is expected to fit into (a card sold as 16 GB); not measured, so it stops nobody."""
 EFFICIENCY = 0.35
 """Share of a matrix product's speed that training reaches; an assumption, and the estimate is no better than it."""
 
@@ -37,7 +37,7 @@ _PIECES = {
 
 @dataclass(frozen=True)
 class Preflight:
-    """What a run needs and has. table: one row a need, with need, state, detail, command (that mends it, or "")."""
+    """What a run needs and has. table: one row per need, with need, state, detail, command (that fetches it, or "")."""
 
     table: pd.DataFrame
     hours: float
@@ -49,15 +49,15 @@ class Preflight:
         return self.table[self.table["state"].isin([MISSING, SMALL])]
 
     def require(self) -> None:
-        """Raise StudyError, with every missing piece and the command that brings it, unless all is here."""
+        """Raise StudyError, with every missing piece and the command that fetches it, unless everything is here."""
         if len(self.missing):
             lines = [f"- {row.need}: {row.state} ({row.detail})" for row in self.missing.itertuples()]
             commands = [command for command in dict.fromkeys(self.missing["command"]) if command]
-            raise StudyError("\n".join(["this run can't start:", *lines, "What brings it:", *commands]))
+            raise StudyError("\n".join(["this run can't start:", *lines, "What to do:", *commands]))
 
     def __str__(self) -> str:
         if math.isnan(self.hours):
-            return f"on {self.device}; the cell at the top says how long this takes in the demo"
+            return f"on {self.device}; the first cell says how long this takes in the demo"
         span = f"about {self.hours:.1f} hours" if self.hours >= 1 else f"about {60 * self.hours:.0f} minutes"
         return f"{span} of computing on {self.device} (an estimate from its matrix speed, {EFFICIENCY:.0%} of it used)"
 
@@ -82,9 +82,8 @@ def preflight(
     rows.append(_disk_row(needed))
     device, rate, device_row = _device(profile)
     rows.append(device_row)
-    if profile == "demo":
-        hours = float("nan")  # nothing to estimate: the notebooks' first cells say what the demo took
-    else:
+    hours = float("nan")  # in the demo nothing is estimated: the notebooks' first cells say what it took
+    if profile != "demo":
         flop = trainings * epochs * pairs * TRAIN_FLOP_PER_PAIR + SCORE_FLOP_PER_PAIR * n_pairs * 2 * (trainings + 5)
         hours = flop / (rate * EFFICIENCY) / 3600
     return Preflight(pd.DataFrame(rows, columns=["need", "state", "detail", "command"]), hours, device)
@@ -95,17 +94,14 @@ def _data_rows(profile: str) -> list[tuple]:
         return [("rated pairs with clips", MADE, "the synthetic corpus", "")]
     from humanclap import download
 
+    places = [("scores/REL.csv", "relate"), ("RELATE_wave", "relate-audio")]
     if os.environ.get("HUMANCLAP_RELATE"):  # copied by hand, or ratings of one's own: taken as it is
-        places = [("scores/REL.csv", "humanclap fetch relate"), ("RELATE_wave", "humanclap fetch relate-audio")]
-        found = [(need, download.relate_folder() / need, command) for need, command in places]
+        found = [(need, download.relate_folder() / need, f"humanclap fetch {source}") for need, source in places]
         return [
             (need, HERE, f"in HUMANCLAP_RELATE: {path}", "") if path.exists() else (need, MISSING, str(path), command)
             for need, path, command in found
         ]
-    rows = []
-    for source, piece in (("relate", "scores/REL.csv"), ("relate-audio", "RELATE_wave")):
-        rows += _pieces(download.status(source), (piece,), piece)
-    return rows
+    return [row for piece, source in places for row in _pieces(download.status(source), (piece,), piece)]
 
 
 def _model_rows(profile: str, lineup: Lineup) -> list[tuple]:
@@ -125,7 +121,7 @@ def _model_rows(profile: str, lineup: Lineup) -> list[tuple]:
 
 
 def _pieces(status: pd.DataFrame, wanted: tuple[str, ...], need: str) -> list[tuple]:
-    """One row a wanted piece; RELATE as it lies there (a part, or another file) is the notebooks' to look at."""
+    """One row per wanted piece; whether RELATE's files are whole is for the notebooks to see."""
     rows = []
     for row in status[status["piece"].map(lambda piece: any(name in piece for name in wanted))].itertuples():
         state = HERE if row.state == "here" else MISSING
@@ -144,7 +140,7 @@ def _disk_row(needed: float) -> tuple:
 
 
 def _device(profile: str) -> tuple[str, float, tuple]:
-    """Name and speed (operations a second) of the device, and its row."""
+    """Name and speed (operations per second) of the device, and its row."""
     import torch
 
     from humanclap.clap.base import choose_device
@@ -152,16 +148,20 @@ def _device(profile: str) -> tuple[str, float, tuple]:
     device = torch.device(choose_device("auto"))
     if device.type == "cuda":
         name, memory = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
-        doubt = ", less than expected (not measured): lower batch_size if it runs out" if memory < EXPECTED_GPU_BYTES else ""
+        doubt = (
+            ", less than expected (not measured): lower batch_size if it runs out"
+            if memory < EXPECTED_GPU_BYTES
+            else ""
+        )
         row = ("GPU memory", HERE, f"{name}, {memory / 1e9:.0f} GB{doubt if profile != 'demo' else ''}", "")
     else:
         name = f"{device.type.upper()} ({torch.get_num_threads()} threads)"
         row = ("device", HERE, f"{name}: no CUDA GPU is seen" if profile != "demo" else name, "")
-    return name, _matrix_rate(device), row
+    return name, float("nan") if profile == "demo" else _matrix_rate(device), row
 
 
 def _matrix_rate(device) -> float:
-    """Operations a second of a square matrix product, in the precision that training uses there."""
+    """Operations per second of a square matrix product, in the precision that training uses there."""
     import torch
 
     size, dtype = (8192, torch.bfloat16) if device.type == "cuda" else (1024, torch.float32)

@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
+import re
+import shutil
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pandas as pd
 
 from humanclap.download.places import PROJECT
+from humanclap.evaluate.significance import CORRECTION_RESAMPLES
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+NOTEBOOKS = PROJECT / "notebooks"
 PROFILES = ("demo", "paper")
 
 
 class StudyError(RuntimeError):
-    """A study cannot go on; the message says what is missing or wrong, and what mends it."""
+    """A study cannot go on; the message says what is missing or wrong, and what to do."""
 
     def _render_traceback_(self) -> list[str]:
         # IPython asks for this: in a notebook the message is all that helps, the frames above it are ours.
@@ -28,60 +39,126 @@ class ParameterError(StudyError, ValueError):
     """A notebook parameter has a value that is not allowed."""
 
 
-# Parameter of a notebook: type, lowest and highest value (inclusive; None: no limit).
-_RULES: dict[str, tuple[type, float | None, float | None]] = {
-    "max_anchor_mean": (float, 0, 10),
-    "n_resamples": (int, 100, None),
-    "n_splits": (int, 10, None),
-    "seed": (int, 0, 2**32 - 1),
-    "n_train": (float, 0, None),
-    "epochs": (int, 1, None),
-    "learning_rate": (float, 0, 1),
-    "batch_size": (int, 2, None),
-    "n_crops": (int, 2, None),
-    "n_crop_pairs": (int, 0, None),
-    "workers": (int, 1, None),
+# --- parameters -----------------------------------------------------------------------------------------
+
+
+def _number(low: float, high: float | None = None, kind: type = Real) -> tuple[Callable, str]:
+    limits = f"of at least {low:g}" if high is None else f"from {low:g} to {high:.10g}"
+    return (
+        lambda value: _is(value, kind) and low <= value <= (high if high is not None else float("inf")),
+        f"a {'whole ' if kind is Integral else ''}number {limits}",
+    )
+
+
+def _text(what: str) -> tuple[Callable, str]:
+    return lambda value: isinstance(value, str), f'text, {what}, or "" for none'
+
+
+def _is(value, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _are_seeds(value) -> bool:
+    whole = isinstance(value, list) and all(_is(seed, Integral) and seed >= 0 for seed in value)
+    return whole and 0 < len(value) == len(set(value))
+
+
+def _is_scale(value) -> bool:
+    two = isinstance(value, (list, tuple)) and len(value) == 2 and all(_is(end, Real) for end in value)
+    return two and -float("inf") < value[0] < value[1] < float("inf")
+
+
+def _is_train_size(value) -> bool:
+    return _is(value, Real) and (0 < value < 1 or (value >= 1 and value == int(value)))
+
+
+_CORRECTED = ("01", "03", "04")  # notebooks with Holm's correction, which needs many resamples
+_RULES: dict[str, tuple[Callable, str]] = {
+    "max_anchor_mean": _number(0, 10),
+    "n_resamples": _number(100, kind=Integral),
+    "seed": _number(0, 2**32 - 1, Integral),
+    "n_train": (_is_train_size, "a whole number of pairs, or a share between 0 and 1"),
+    "epochs": _number(1, kind=Integral),
+    "learning_rate": (lambda value: _is(value, Real) and 0 < value <= 1, "a number above 0, at most 1"),
+    "batch_size": _number(2, kind=Integral),
+    "n_crops": _number(2, kind=Integral),
+    "n_crop_pairs": _number(0, kind=Integral),
+    "workers": _number(1, kind=Integral),
+    "resume": (lambda value: isinstance(value, bool), "True or False"),
+    "seeds": (_are_seeds, "a list of different whole numbers of at least 0, as [0, 1]"),
+    "scale": (_is_scale, "the lowest and the highest rating, two numbers, as [1, 5]"),
+    "rated_set": _text("a folder or a table of rated pairs"),
+    "audio_root": _text("the folder that the clips of rated_set are relative to"),
+    "audio_folder": _text("a folder of clips"),
+    "prompts": _text("a table of prompts"),
+    "clap": _text("what load_clap takes"),
 }
-# Parameters that are text, each with what it names; "" leaves it out.
-_TEXTS = {
-    "rated_set": "a folder or a CSV of rated pairs",
-    "audio_folder": "a folder of clips",
-    "prompts": "a CSV of prompts",
-    "clap": "what load_clap takes",
-}
-# Parameters that are a list of whole numbers of at least 0.
-_LISTS = ("seeds",)
+_LISTS = ("seeds", "scale")
+
+
+def check_parameter(name: str, value, notebook: str = "") -> None:
+    """Raise ParameterError unless `value` is allowed for the parameter `name` of a notebook."""
+    if name not in _RULES:
+        raise ParameterError(f"there is no parameter {name!r}. Available: profile, {', '.join(_RULES)}")
+    right, allowed = _RULES[name]
+    if name == "n_resamples" and notebook[:2] in _CORRECTED:
+        right, allowed = _number(CORRECTION_RESAMPLES, kind=Integral)
+        allowed += " (Holm's correction needs that many)"
+    if not right(value):
+        option = f"-y '{name}: VALUE'" if name in _LISTS else f"-p {name} VALUE"
+        raise ParameterError(
+            f"{name}={value!r}: allowed is {allowed} (set it in the parameters cell, or with papermill {option})"
+        )
+
+
+def profile_parameters(profile: str) -> dict:
+    """The parameters of a profile: those of notebooks/profiles/demo.yaml, with those of its own file over them."""
+    import yaml
+
+    values: dict = {}
+    for name in ("demo", profile):
+        path = NOTEBOOKS / "profiles" / f"{name}.yaml"
+        values |= yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return values
+
+
+# --- results --------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Study:
-    """One notebook's run: its name, its profile and the folder that keeps its results."""
+    """One notebook's run: its name, its profile, and the folder that keeps its results."""
 
     profile: str
     notebook: str
     folder: Path
 
+    def path(self, name: str) -> Path:
+        """Path of something in this run's folder, there or not."""
+        return self.folder / name
+
+    def find(self, name: str) -> Path:
+        """Path of something that another notebook made: in this run's folder, else in the profile's."""
+        own = self.folder / name
+        return own if own.exists() else runs_folder() / self.profile / name
+
     def save_table(self, table: pd.DataFrame, name: str, label: str, exact: bool = False) -> Path:
-        """Write a table to `<folder>/tables/<name>.csv`, whole or not at all, and return the path.
+        """Write a table to `<folder>/tables/<name>.csv`, atomically, and return the path.
 
         Args:
             name: begins with the number of the notebook.
-            label: the data behind it, "RELATE ratings" or "synthetic"; kept in the column `data`.
+            label: the data it is about, "RELATE ratings" or "synthetic"; kept in the column `data`.
             exact: keep every digit (scores that another notebook reads), instead of six.
         """
         path = self.folder / "tables" / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         part = path.with_name(f".{path.name}.{os.getpid()}")
-        float_format = None if exact else "%.6g"
-        table.assign(data=label).to_csv(part, index=False, float_format=float_format, lineterminator="\n")
+        table.assign(data=label).to_csv(part, index=False, float_format=None if exact else "%.6g", lineterminator="\n")
         os.replace(part, path)
         return path
 
     def save_paper_table(self, frame: pd.DataFrame, name: str, label: str):
-        """Write a frame of `evaluate.paper_table` as .csv, .md and .tex, and return it styled for the notebook.
-
-        name and label: as in `save_table`.
-        """
+        """Write a frame of `evaluate.paper_table` as .csv, .md and .tex, and return it styled for the notebook."""
         from humanclap.evaluate import render_table, write_table
         from humanclap.plots import MODEL_NAMES, SYSTEM_NAMES
 
@@ -89,29 +166,32 @@ class Study:
         write_table(frame, self.folder / "tables" / name, label, names=names)
         return render_table(frame, "styler", label, names=names)
 
-    def save_figure(self, figure, name: str, label: str) -> Path:
-        """Write a figure to `<folder>/figures/<notebook number>_<name>.png` and .pdf, stamped with the data behind it.
-
-        Args:
-            figure: a matplotlib Figure.
-            name: of the figure; the number of the notebook comes before it.
-            label: the data it shows: "RELATE ratings" or "synthetic".
-
-        Returns:
-            The path of the PNG.
-        """
+    def save_figure(self, figure: Figure, name: str, label: str) -> Path:
+        """Write a figure to `<folder>/figures/<notebook number>_<name>.png` and .pdf, with the data's label on it."""
         from humanclap.plots import write_figure
 
         return write_figure(figure, self.folder / "figures" / f"{self.notebook[:2]}_{name}.png", label)[0]
 
-    def path(self, name: str) -> Path:
-        """Path of something below the run's folder, e.g. a table of another notebook."""
-        return self.folder / name
+    def figure(self, name: str, label: str, draw: Callable[..., Figure], table, *more) -> Figure | None:
+        """Draw `draw(table, *more)`, save it as `save_figure` does, and return it for the notebook to show.
+
+        A table without rows holds an analysis that the data cannot support: its `attrs["note"]` is printed instead.
+        """
+        if isinstance(table, pd.DataFrame) and table.empty and "note" in table.attrs:
+            print(table.attrs["note"])
+            return None
+        figure = draw(table, *more)
+        self.save_figure(figure, name, label)
+        return figure
 
 
 def open_study(profile: str, notebook: str, **parameters) -> Study:
-    """Check a notebook's parameters and open the folder of its results: runs/<profile>, and for a rated set of
-    one's own (parameter rated_set) runs/<profile>/sets/<its name>.
+    """Check a notebook's parameters and find the folder for its results.
+
+    That is `<runs>/<profile>`, and for a rated set of one's own `<runs>/<profile>/sets/<its name>-<key>`, where the key
+    follows from path, scale and audio_root. Where that folder keeps results of this notebook under other parameters,
+    nothing is overwritten: results go to by-hand/<what differs from the profile>-<key>/ in it. A run with the
+    profile's own parameters always takes the folder itself; what a run by hand left there is moved to by-hand/.
 
     Args:
         profile: "demo" or "paper".
@@ -124,52 +204,56 @@ def open_study(profile: str, notebook: str, **parameters) -> Study:
     if profile not in PROFILES:
         raise ParameterError(f"profile={profile!r} is not known. Available: {', '.join(PROFILES)}")
     for name, value in parameters.items():
-        check_parameter(name, value)
-    folder = runs_folder() / profile
-    if rated_set := parameters.get("rated_set"):
-        folder = folder / "sets" / Path(rated_set).stem
-    return Study(profile, notebook, folder)
+        check_parameter(name, value, notebook)
+    folder, usual = runs_folder() / profile, profile_parameters(profile)
+    changed = {name: _resolved(value) for name, value in parameters.items() if value != usual.get(name)}
+    if parameters.get("rated_set"):
+        of_the_set = {name: changed.pop(name) for name in ("rated_set", "audio_root", "scale") if name in changed}
+        folder = folder / "sets" / _folder_name({"": of_the_set.pop("rated_set"), **of_the_set})
+    return Study(profile, notebook, _unused(folder, notebook[:2], changed))
 
 
-def check_parameter(name: str, value) -> None:
-    """Raise ParameterError unless `value` is allowed for the notebook parameter `name`."""
-    if name not in (*_RULES, *_TEXTS, *_LISTS):
-        known = ", ".join((*_RULES, *_TEXTS, *_LISTS))
-        raise ParameterError(f"there is no parameter {name!r}. Available: profile, {known}")
-    if name in _TEXTS:
-        allowed, right = f'text, {_TEXTS[name]}, or "" for none', isinstance(value, str)
-    elif name in _LISTS:
-        allowed, right = "a list of different whole numbers of at least 0, as [0, 1]", _are_seeds(value)
-    else:
-        kind, low, high = _RULES[name]
-        limits = f"from {low:g} to {high:.10g}" if high is not None else f"of at least {low:g}"
-        allowed = f"a {'whole ' if kind is int else ''}number {limits}"
-        right = isinstance(value, Integral if kind is int else Real) and not isinstance(value, bool)
-        right = right and (low is None or value >= low) and (high is None or value <= high)
-    if not right:
-        option = f"-y '{name}: VALUE'" if name in _LISTS else f"-p {name} VALUE"
-        raise ParameterError(
-            f"{name}={value!r}: allowed is {allowed} (set it in the parameters cell, or with papermill {option})"
-        )
+def _unused(folder: Path, number: str, changed: dict) -> Path:
+    """`folder`, or one below it if results of notebook `number` under other parameters are kept there."""
+    record = f"tables/{number}_parameters.json"
+    before = json.loads((folder / record).read_text(encoding="utf-8")) if (folder / record).is_file() else {}
+    if any((folder / "tables").glob(f"{number}_*.csv")) and before != changed:
+        if changed:
+            folder = folder / "by-hand" / _folder_name(changed)
+        else:
+            aside = folder / "by-hand" / _folder_name(before)
+            for path in [*folder.glob(f"tables/{number}_*"), *folder.glob(f"figures/{number}_*")]:
+                (aside / path.parent.name).mkdir(parents=True, exist_ok=True)
+                shutil.move(path, aside / path.parent.name / path.name)
+    (folder / record).parent.mkdir(parents=True, exist_ok=True)
+    (folder / record).write_text(json.dumps(changed, indent=1) + "\n", encoding="utf-8")
+    return folder
 
 
-def _are_seeds(value) -> bool:
-    whole = isinstance(value, list) and all(isinstance(v, int) and not isinstance(v, bool) and v >= 0 for v in value)
-    return whole and 0 < len(value) == len(set(value))
+def _folder_name(parameters: dict) -> str:
+    """A readable name for some parameters, with six digits that differ for different values."""
+    parts = [f"{name}={Path(value).stem if isinstance(value, str) else value}" for name, value in parameters.items()]
+    readable = re.sub(r"[^\w=.-]+", "_", "-".join(parts).lstrip("=")).strip("_")[:60]
+    return f"{readable}-{hashlib.sha256(json.dumps(parameters).encode()).hexdigest()[:6]}"
+
+
+def _resolved(value):
+    if isinstance(value, str) and value and (path := Path(value).expanduser()).exists():
+        return str(path.resolve())
+    return value
 
 
 def cache_folder() -> Path:
-    """Where embeddings and features are kept by content, for all profiles: <runs>/cache."""
+    """Where embeddings and features are cached by content, for all profiles: <runs>/cache."""
     return runs_folder() / "cache"
 
 
 def runs_folder() -> Path:
     """Where results go: `$HUMANCLAP_RUNS`, or runs/ beside the notebooks."""
-    return Path(os.environ.get("HUMANCLAP_RUNS") or PROJECT / "runs")
+    named = os.environ.get("HUMANCLAP_RUNS")
+    return Path(named).expanduser() if named else PROJECT / "runs"
 
 
 def versions(*packages: str) -> str:
     """Versions for a notebook's first output: Python, humanclap and the packages named."""
-    return ", ".join(
-        [f"Python {platform.python_version()}", *(f"{name} {version(name)}" for name in ("humanclap", *packages))]
-    )
+    return ", ".join([f"Python {platform.python_version()}", *(f"{p} {version(p)}" for p in ("humanclap", *packages))])

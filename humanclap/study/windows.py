@@ -1,4 +1,4 @@
-"""What is heard of a long clip: fixed windows against the random crops of the packages."""
+"""How much the crop of a long clip matters: fixed windows against the random crops of the upstream packages."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from humanclap.evaluate import correlations
 from humanclap.losses import clap_score
 
 from .data import Corpus
-from .lineup import ModelSource
-from .run import Study
+from .models import ModelSource
+from .run import Study, runs_folder
 
 FIXED = ("first", "center", "mean")
 
@@ -27,15 +27,12 @@ class LongClips:
     note: str
 
 
-def long_clips(
-    run: Study, corpus: Corpus, pairs: pd.DataFrame, n_pairs: int = 0, seed: int = 0, n_lengthened: int = 8
-) -> LongClips:
-    """Pairs to hear the effect of a window on.
+def long_clips(run: Study, corpus: Corpus, pairs: pd.DataFrame, n_pairs: int = 0, seed: int = 0) -> LongClips:
+    """Pairs to measure the effect of a window on.
 
-    RELATE's clips of some 10 s are longer than MS CLAP's windows of 5 and 7 s as they are, so all `pairs` are given,
-    or `n_pairs` of them, drawn with `seed` (0: all).
-    The synthetic corpus' are not: there, three natural clips in a row make each of `n_lengthened` long ones (caption
-    of the first, not rated), kept in <run>/long-clips.
+    RELATE's clips of some 10 s are longer than MS CLAP's windows of 5 and 7 s, so all `pairs` are given, or `n_pairs`
+    of them, drawn with `seed` (0: all). The synthetic corpus has no long clips: there, three natural clips in a row
+    make one long clip (eight in all, with the caption of the first, not rated), kept in <runs>/<profile>/long-clips.
     """
     if corpus.faults is None:
         if 0 < n_pairs < len(pairs):
@@ -44,9 +41,9 @@ def long_clips(
         return LongClips(paths, pairs["text"].tolist(), pairs["target"].to_numpy(), f"{len(paths)} rated clips")
     import soundfile
 
-    natural = pairs[pairs["system"] == "natural"].head(3 * n_lengthened)
+    natural = pairs[pairs["system"] == "natural"].head(3 * 8)
     read = [soundfile.read(corpus.audio_root / audio) for audio in natural["audio"]]
-    folder, paths = run.path("long-clips"), []
+    folder, paths = runs_folder() / run.profile / "long-clips", []
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(0, len(read) - 2, 3):
         paths.append(folder / f"{i // 3}.wav")
@@ -58,7 +55,7 @@ def long_clips(
 def window_scores(source: ModelSource, clips: LongClips, n_crops: int = 10) -> pd.DataFrame:
     """CLAPScore of each clip under each fixed window, and under `n_crops` draws of the package's random crop.
 
-    One row a clip, in the order of `clips`; columns: first, center, mean, then "crop 1" ... (window="upstream" with
+    One row per clip, in the order of `clips`; columns: first, center, mean, then "crop 1" ... (window="upstream" with
     seeds 0, 1, ...).
     """
     settings = {name: {"window": name} for name in FIXED}
@@ -72,7 +69,7 @@ def window_scores(source: ModelSource, clips: LongClips, n_crops: int = 10) -> p
 
 
 def window_effect(scores: pd.DataFrame, clips: LongClips) -> pd.DataFrame:
-    """How far a window moves a score, and the SRCC: one row a policy, the random crop's being a range over its draws.
+    """How far a window moves a score, and the SRCC: one row per policy, the random crop's with a range over its draws.
 
     Columns: policy, srcc, srcc_low, srcc_high (lowest and highest of the draws; NaN where the clips are not rated),
     moved (mean distance of a clip's score from that under "first"; for the crop, mean of highest - lowest), draws, n.
