@@ -891,7 +891,7 @@ def study_prompts(folder):
 
 
 @case(
-    STUDY, "a prompt twice", f"{RUN} -p prompts list.csv", "list.csv, line 3: a.wav stands there twice", "keep one line"
+    STUDY, "a prompt twice", f"{RUN} -p prompts list.csv", "list.csv, line 3: a.wav with this prompt is there twice", "keep one line"
 )
 def study_prompt_twice(folder):
     (folder / "list.csv").write_text("audio,text\na.wav,rain\na.wav,rain\n")

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from humanclap import download, evaluate, relate
+from humanclap import download, evaluate, relate, tables
+from humanclap.files import expanded
 from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
 
@@ -146,8 +147,8 @@ def prepare(
         RatedSetError, FileNotFoundError: a rated set that cannot be used as it is.
     """
     if rated_set:
-        root = Path(audio_root).expanduser() if audio_root else None
-        found = load_rated_set(Path(rated_set).expanduser(), scale=tuple(scale), audio_root=root)
+        root = expanded(audio_root) if audio_root else None
+        found = load_rated_set(expanded(rated_set), scale=tuple(scale), audio_root=root)
         note = "; ".join((f"rated pairs of {rated_set}", *found.notes))
         return Corpus(None, None, found.label, note, found.audio_root, found)
     if audio_root or tuple(scale) != (0, 10):
@@ -232,11 +233,11 @@ def score_variants(run: Study, corpus: Corpus, pairs: pd.DataFrame) -> pd.DataFr
     """The long score table of `pairs` under every checkpoint of notebook 03, with its `training_seed`."""
     from humanclap.clap import load_clap
 
-    tables, shared = [], SharedFeatures()
+    found, shared = [], SharedFeatures()
     for (kind, seed), folder in checkpoints(run).items():
         clap = shared.through(load_clap(folder))
-        tables.append(corpus.score_table(clap, pairs, kind).assign(training_seed=seed))
-    return pd.concat(tables, ignore_index=True)
+        found.append(corpus.score_table(clap, pairs, kind).assign(training_seed=seed))
+    return pd.concat(found, ignore_index=True)
 
 
 def study_scores(run: Study, lineup: Lineup, corpus: Corpus, data: RatedPairs) -> pd.DataFrame:
@@ -248,8 +249,8 @@ def study_scores(run: Study, lineup: Lineup, corpus: Corpus, data: RatedPairs) -
         StudyError: scores or checkpoints are not there, or are of other pairs; names the notebook.
     """
     if corpus.rated_set is not None:
-        tables = [score_variants(run, corpus, data.test), score_lineup(lineup, corpus, data.test)]
-        scores = pd.concat(tables, ignore_index=True)
+        both = [score_variants(run, corpus, data.test), score_lineup(lineup, corpus, data.test)]
+        scores = pd.concat(both, ignore_index=True)
     else:
         scores = read_scores(run, "03_human_clap_finetuning", "01_baseline_clapscore")
         same_pairs(scores, data.test)
@@ -277,21 +278,21 @@ def with_blind(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([scores, guess], ignore_index=True)
 
 
-def read_scores(run: Study, *notebooks: str) -> pd.DataFrame:
-    """The long score tables of other notebooks, one below the other.
+def read_scores(run: Study, *notebooks: str, kind: str = "scores") -> pd.DataFrame:
+    """The long score tables of other notebooks, one below the other; `kind` "validation_scores": notebook 03's others.
 
     Raises:
         StudyError: a table is not there; names the notebook that makes it.
     """
-    tables = []
+    found = []
     for notebook in notebooks:
-        path = run.find(f"tables/{notebook[:2]}_scores.csv")
+        path = run.find(f"tables/{notebook[:2]}_{kind}.csv")
         if not path.is_file():
             raise StudyError(
                 f"{path} is not there. It comes from notebooks/{notebook}.ipynb: run that first (or make {run.profile})"
             )
-        tables.append(pd.read_csv(path, float_precision="round_trip"))
-    return pd.concat(tables, ignore_index=True)
+        found.append(tables.read_scores(path))
+    return pd.concat(found, ignore_index=True)
 
 
 def same_pairs(scores: pd.DataFrame, pairs: pd.DataFrame) -> None:

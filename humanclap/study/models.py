@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
+from humanclap.files import expanded
 from humanclap.losses import KINDS
 
 from .run import Study, StudyError, runs_folder
@@ -111,7 +112,7 @@ def _own_checkpoints() -> dict[str, Path]:
     named = os.environ.get("HUMANCLAP_CHECKPOINTS")
     if not named:
         return {}
-    folder = Path(named).expanduser().resolve()
+    folder = expanded(named).resolve()
     found = {name: folder / place for name, (_, place) in _PAPER.items() if (folder / place).exists()}
     if not found:
         raise StudyError(
@@ -161,7 +162,7 @@ def chosen_clap(run: Study, clap: str = "", seed: int = 0) -> tuple[ModelSource,
     authors' released Human-CLAP. The name tells checkpoints apart: of a folder as <x>/seed0/model, the last three parts.
     """
     if clap:
-        place = Path(clap).expanduser()
+        place = expanded(clap)
         if not place.exists():
             return ModelSource(clap, clap), "named by the parameter clap"
         parts = [part for part in place.resolve().parts[-4:] if part != place.anchor]

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from humanclap.csv_text import TextTable, read_text_table, stays_below
+from humanclap.files import expanded
 from humanclap.score import COLUMNS, score_pairs
+from humanclap.tables import Table, clip_name, read_scores, read_table, stays_below
 
 from .run import Study, StudyError, cache_folder, runs_folder
 
@@ -102,14 +103,14 @@ def own_clips(run: Study, audio_folder: str = "", prompts: str = "", seed: int =
     """
     if not audio_folder:
         return _showcase(run, prompts, seed)
-    root = Path(audio_folder).expanduser()
+    root = expanded(audio_folder)
     if not root.is_dir():
         kind = "a file" if root.exists() else "not there"
         raise OwnClipsError(f"audio_folder={audio_folder!r} is {kind}; give the folder that holds your clips")
     files = _visible(root, AUDIO_SUFFIXES)
     if not files and not prompts:
         raise OwnClipsError(f"audio_folder={audio_folder!r} holds no audio ({', '.join(AUDIO_SUFFIXES)})")
-    pairs, notes = _from_table(Path(prompts).expanduser(), root, files) if prompts else _from_text_files(root, files)
+    pairs, notes = _from_table(expanded(prompts), root, files) if prompts else _from_text_files(root, files)
     unasked = sorted(set(files) - set(pairs["audio"]))
     absent = [name for name in pairs["audio"].drop_duplicates() if not (root / name).is_file()]
     notes += [f"{len(unasked)} clips have no prompt and are not scored: {_some(unasked)}"] * bool(unasked)
@@ -126,7 +127,7 @@ def rated_scores(run: Study, scores: pd.DataFrame) -> pd.DataFrame | None:
     for notebook in ("03", "01"):
         path = run.find(f"tables/{notebook}_scores.csv")
         if path.is_file():
-            table = pd.read_csv(path, float_precision="round_trip")
+            table = read_scores(path)
             if set(same) <= set(table):
                 rows = table[(table[same].astype(str) == scores[same].astype(str).iloc[0]).all(axis=1)]
                 if len(rows):
@@ -178,31 +179,29 @@ def _from_table(path: Path, root: Path, files: list[str]) -> tuple[pd.DataFrame,
         raise OwnClipsError(
             f"prompts={str(path)!r} is not there; give a table with the columns audio (or id), text[, system]"
         )
-    table = read_text_table(path, OwnClipsError, ",;\t")
+    table = read_table(path, OwnClipsError)
     clip, prompt = _column(table, path, CLIP_COLUMNS), _column(table, path, PROMPT_COLUMNS)
     if not table.lines:
         raise OwnClipsError(f"{path} has a header and no prompts")
     table.require(clip, lambda name: bool(name.strip()), "a file name must not be empty")
     table.require(clip, stays_below, "it must be relative to audio_folder and stay below it")
     table.require(prompt, lambda text: bool(text.strip()), "a prompt must not be empty")
-    pairs = pd.DataFrame({"audio": table.columns[clip], "text": table.columns[prompt]}).apply(
-        lambda text: text.str.strip()
-    )
-    pairs["audio"] = pairs["audio"].str.removeprefix("./")
+    names = [clip_name(name) for name in table.columns[clip]]
+    pairs = pd.DataFrame({"audio": names, "text": table.stripped(prompt)}, dtype=object)
     if "system" in table.header:
         table.require("system", lambda name: bool(name.strip()), "name the system in every line, or in none")
-        pairs["system"] = [name.strip() for name in table.columns["system"]]
+        pairs["system"] = table.stripped("system")
     if (twice := pairs.duplicated()).any():
         row = int(twice.to_numpy().argmax())
         raise OwnClipsError(
             f"{path}, line {table.lines[row]}: {pairs['audio'][row]} with this prompt is there twice; keep one line"
         )
     ignored = [name for name in table.header if name not in (clip, prompt, "system")]
-    notes = [f"columns not read: {', '.join(ignored)}"] * bool(ignored)
+    notes = table.notes + [f"columns not read: {', '.join(ignored)}"] * bool(ignored)
     return _found(pairs, root, files), notes
 
 
-def _column(table: TextTable, path: Path, names: Sequence[str]) -> str:
+def _column(table: Table, path: Path, names: Sequence[str]) -> str:
     found = next((name for name in names if name in table.header), None)
     if found is None:
         has = ", ".join(table.header) or "nothing"

@@ -9,7 +9,7 @@ import platform
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import version
 from numbers import Integral, Real
 from pathlib import Path
@@ -19,6 +19,8 @@ import pandas as pd
 
 from humanclap.download.places import PROJECT
 from humanclap.evaluate.significance import CORRECTION_RESAMPLES
+from humanclap.files import expanded, write_text
+from humanclap.tables import write_table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -127,11 +129,12 @@ def profile_parameters(profile: str) -> dict:
 
 @dataclass(frozen=True)
 class Study:
-    """One notebook's run: its name, its profile, and the folder that keeps its results."""
+    """One notebook's run: its name, its profile, the folder for its results, and what differs from the profile."""
 
     profile: str
     notebook: str
     folder: Path
+    changed: dict = field(default_factory=dict)
 
     def path(self, name: str) -> Path:
         """Path of something in this run's folder, there or not."""
@@ -152,10 +155,8 @@ class Study:
         """
         path = self.folder / "tables" / f"{name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_name(f".{path.name}.{os.getpid()}")
-        table.assign(data=label).to_csv(part, index=False, float_format=None if exact else "%.6g", lineterminator="\n")
-        os.replace(part, path)
-        return path
+        write_text(_record(self.folder, self.notebook), json.dumps(self.changed, indent=1) + "\n")
+        return write_table(table.assign(data=label), path, None if exact else "%.6g")
 
     def save_paper_table(self, frame: pd.DataFrame, name: str, label: str):
         """Write a frame of `evaluate.paper_table` as .csv, .md and .tex, and return it styled for the notebook."""
@@ -210,13 +211,17 @@ def open_study(profile: str, notebook: str, **parameters) -> Study:
     if parameters.get("rated_set"):
         of_the_set = {name: changed.pop(name) for name in ("rated_set", "audio_root", "scale") if name in changed}
         folder = folder / "sets" / _folder_name({"": of_the_set.pop("rated_set"), **of_the_set})
-    return Study(profile, notebook, _unused(folder, notebook[:2], changed))
+    return Study(profile, notebook, _unused(folder, notebook, changed), changed)
 
 
-def _unused(folder: Path, number: str, changed: dict) -> Path:
-    """`folder`, or one below it if results of notebook `number` under other parameters are kept there."""
-    record = f"tables/{number}_parameters.json"
-    before = json.loads((folder / record).read_text(encoding="utf-8")) if (folder / record).is_file() else {}
+def _record(folder: Path, notebook: str) -> Path:
+    return folder / "tables" / f"{notebook[:2]}_parameters.json"
+
+
+def _unused(folder: Path, notebook: str, changed: dict) -> Path:
+    """`folder`, or one below it if results of this notebook under other parameters are kept there."""
+    record, number = _record(folder, notebook), notebook[:2]
+    before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if any((folder / "tables").glob(f"{number}_*.csv")) and before != changed:
         if changed:
             folder = folder / "by-hand" / _folder_name(changed)
@@ -225,8 +230,6 @@ def _unused(folder: Path, number: str, changed: dict) -> Path:
             for path in [*folder.glob(f"tables/{number}_*"), *folder.glob(f"figures/{number}_*")]:
                 (aside / path.parent.name).mkdir(parents=True, exist_ok=True)
                 shutil.move(path, aside / path.parent.name / path.name)
-    (folder / record).parent.mkdir(parents=True, exist_ok=True)
-    (folder / record).write_text(json.dumps(changed, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
@@ -238,7 +241,7 @@ def _folder_name(parameters: dict) -> str:
 
 
 def _resolved(value):
-    if isinstance(value, str) and value and (path := Path(value).expanduser()).exists():
+    if isinstance(value, str) and value and (path := expanded(value)).exists():
         return str(path.resolve())
     return value
 
@@ -251,7 +254,7 @@ def cache_folder() -> Path:
 def runs_folder() -> Path:
     """Where results go: `$HUMANCLAP_RUNS`, or runs/ beside the notebooks."""
     named = os.environ.get("HUMANCLAP_RUNS")
-    return Path(named).expanduser() if named else PROJECT / "runs"
+    return expanded(named) if named else PROJECT / "runs"
 
 
 def versions(*packages: str) -> str:
