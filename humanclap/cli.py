@@ -118,7 +118,7 @@ def _fetch(arguments: argparse.Namespace) -> int:
     from . import download
 
     if arguments.list:
-        print(_listed(download.listing(arguments.to)))
+        print(download.listing(arguments.to))
         return 0
     if arguments.name == "xacle":
         from .rated_sets import XACLE_REQUEST
@@ -157,18 +157,6 @@ def _report(table: pd.DataFrame, path: str) -> int:
         if len(failed) > _SHOWN:
             print(f"  ... and {len(failed) - _SHOWN:,} more, in column status of {path}")
     return 1 if len(failed) else 0
-
-
-def _listed(pieces: pd.DataFrame) -> str:
-    """A table of what there is to fetch, a line a piece below its source."""
-    lines = []
-    for source, rows in pieces.groupby("source", sort=False):
-        lines.append(f"humanclap fetch {source}")
-        for row in rows.itertuples():
-            lines.append(f"  {row.piece} [{row.state}]: {row.size}; licence: {row.licence}")
-            lines.append(f"    from {row.origin}")
-            lines.append(f"    sha256 {row.sha256}; revision {row.revision}")
-    return "\n".join(lines)
 
 
 def _interval(scored: pd.DataFrame) -> str:

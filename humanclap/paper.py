@@ -6,17 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-# The stand-ins of the demo stand where the paper has the real models. The paper does not say which MS CLAP it took, nor
-# which LAION CLAP; the released Human-CLAP is its wSCE + MAE, of this version of the paper or the one before.
-ROWS = {
-    "laion-standin": "laion",
-    "laion-clapmodel": "laion",
-    "laion-clap": "laion",
-    "msclap-standin": "msclap",
-    "msclap-2022": "msclap",
-    "msclap-2023": "msclap",
-    "human-clap-released": "wsce+mae",
-}
+from .models import ROWS
 
 
 def values(table: str) -> pd.DataFrame:
@@ -37,7 +27,7 @@ def beside(cells: pd.DataFrame, table: str) -> pd.DataFrame:
         table: "I", "II" or "III".
     """
     theirs = values(table).rename(columns={"value": "paper", "model": "_row"})
-    return cells.assign(_row=cells["model"].replace(ROWS)).merge(theirs, how="left").drop(columns="_row")
+    return cells.assign(_row=cells["model"].replace({name: row.paper for name, row in ROWS.items() if row.paper})).merge(theirs, how="left").drop(columns="_row")
 
 
 def gain(

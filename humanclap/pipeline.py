@@ -16,7 +16,7 @@ import numpy as np
 
 from .audio import AudioError, decode_mono
 from .cache import ArrayCache, cache_key
-from .download import sha256_of
+from .files import sha256_of
 
 if TYPE_CHECKING:
     from .clap import Clap

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from .download import sha256_of
+from .files import sha256_of
 from .score import COLUMNS
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from humanclap import clap_score, load_clap
 from humanclap.audio import AudioError, load_audio
 from humanclap.clap import Clap
 from humanclap.clap.huggingface import BATCH_SIZE
-from humanclap.download import sha256_of
+from humanclap.files import sha256_of
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,9 @@ from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
 from humanclap import load_clap
-from humanclap.clap.base import HUMAN_CLAP_FRONT_END, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION
 from humanclap.clap.huggingface import HuggingFaceClap
-from humanclap.clap.published import CHECKPOINTS, fetch_checkpoint, held_in_manifest
-from humanclap.download import sha256_of
+from humanclap.files import sha256_of
+from humanclap.models import FUSED_FRONT_END, MODELS
 
 
 @pytest.fixture(scope="module")
@@ -197,6 +196,9 @@ def test_bad_settings_are_refused(folders, settings, message):
 # --- the hub, as a local cache --------------------------------------------------------------------------
 
 
+HUMAN_CLAP = MODELS["human-clap"].weights
+
+
 def _into_hub_cache(root: Path, repository: str, revision: str, source: Path, files) -> None:
     snapshot = root / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
     snapshot.mkdir(parents=True)
@@ -216,9 +218,9 @@ def hub_cache(tmp_path, monkeypatch):
 
 def test_human_clap_is_the_pinned_model_with_laions_front_end(hub_cache, folders, claps, clips):
     model_files = ("config.json", "model.safetensors")
-    _into_hub_cache(hub_cache, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, folders[True], model_files)
+    _into_hub_cache(hub_cache, HUMAN_CLAP.repository, HUMAN_CLAP.revision, folders[True], model_files)
     others = [file.name for file in folders[True].iterdir() if file.name not in model_files]
-    _into_hub_cache(hub_cache, *HUMAN_CLAP_FRONT_END, folders[True], others)
+    _into_hub_cache(hub_cache, FUSED_FRONT_END.repository, FUSED_FRONT_END.revision, folders[True], others)
     clap = load_clap("human-clap", device="cpu")
     assert (clap.name, clap.window) == ("human-clap", "fusion")
     np.testing.assert_array_equal(clap.embed_audio(clips), claps[True].embed_audio(clips))
@@ -235,7 +237,7 @@ def test_a_hub_id_is_found_in_the_cache(hub_cache, folders, claps):
 
 
 def test_what_can_not_be_fetched_is_named_with_the_way_to_bring_it(hub_cache):
-    command = f"hf download {HUMAN_CLAP_ID} --revision {HUMAN_CLAP_REVISION}"
+    command = f"hf download {HUMAN_CLAP.repository} model.safetensors config.json --revision {HUMAN_CLAP.revision}"
     with pytest.raises(FileNotFoundError, match=command):
         load_clap("human-clap", device="cpu")
     with pytest.raises(FileNotFoundError, match="hf download laion/clap-htsat-unfused"):
@@ -244,60 +246,26 @@ def test_what_can_not_be_fetched_is_named_with_the_way_to_bring_it(hub_cache):
 
 @pytest.mark.parametrize("name", ["laion", "laion-fusion", "msclap-2022", "msclap-2023"])
 def test_a_named_checkpoint_that_can_not_be_fetched_says_what_to_bring_and_where(hub_cache, name):
-    wanted = CHECKPOINTS[name]
+    wanted = MODELS[name].weights
     with pytest.raises(FileNotFoundError) as error:
         load_clap(name, device="cpu")
     pinned = f" --revision {wanted.revision}" if wanted.revision else ""
-    assert f"hf download {wanted.repository} {wanted.file}{pinned}." in str(error.value)
+    assert f"hf download {wanted.repository} {wanted.name}{pinned} " in str(error.value)
     assert f"load_clap('{name}', checkpoint=" in str(error.value)
 
 
 def test_a_published_file_with_another_content_is_refused(hub_cache, tmp_path):
-    wanted = CHECKPOINTS["laion"]
-    (tmp_path / wanted.file).write_bytes(b"something else")
-    _into_hub_cache(hub_cache, wanted.repository, wanted.revision, tmp_path, [wanted.file])
+    wanted = MODELS["laion"].weights
+    (tmp_path / wanted.name).write_bytes(b"something else")
+    _into_hub_cache(hub_cache, wanted.repository, wanted.revision, tmp_path, [wanted.name])
     with pytest.raises(ValueError, match=f"expected {wanted.sha256}"):
         load_clap("laion", device="cpu")
-
-
-def test_a_file_without_a_known_checksum_is_held_to_its_first_use(hub_cache, tmp_path):
-    wanted = CHECKPOINTS["msclap-2023"]
-    (tmp_path / wanted.file).write_bytes(b"first")
-    _into_hub_cache(hub_cache, wanted.repository, "1" * 40, tmp_path, [wanted.file])
-    path = fetch_checkpoint("msclap-2023")
-    held = held_in_manifest(wanted.repository, wanted.file)
-    assert (held.revision, held.sha256) == ("1" * 40, sha256_of(path))
-    # The hub's main moves on: the first one stays.
-    second = hub_cache / f"models--{wanted.repository.replace('/', '--')}" / "snapshots" / ("2" * 40)
-    second.mkdir()
-    (second / wanted.file).write_bytes(b"second")
-    (second.parent.parent / "refs" / "main").write_text("2" * 40)
-    assert fetch_checkpoint("msclap-2023") == path
-    path.write_bytes(b"other")
-    with pytest.raises(ValueError, match="not what it was at its first use.*remove"):
-        fetch_checkpoint("msclap-2023")
-
-
-def test_a_hub_id_without_a_revision_is_held_to_its_first_use(hub_cache, folders):
-    files = [file.name for file in folders[False].iterdir()]
-    _into_hub_cache(hub_cache, "someone/clap", "1" * 40, folders[False], files)
-    first = load_clap("someone/clap", device="cpu").checkpoint_sha256
-    place = hub_cache / "models--someone--clap"
-    (place / "refs" / "main").write_text("2" * 40)
-    assert load_clap("someone/clap", device="cpu").checkpoint_sha256 == first
-    weights = place / "snapshots" / ("1" * 40) / "model.safetensors"
-    state = load_file(weights)
-    weights.unlink()
-    save_file({key: value + 1 if key == "logit_scale_a" else value for key, value in state.items()}, weights)
-    with pytest.raises(ValueError, match="not what it was at its first use"):
-        load_clap("someone/clap", device="cpu")
-    assert load_clap(f"someone/clap@{'1' * 40}", device="cpu").checkpoint_sha256 != first
 
 
 def test_a_front_end_of_its_own_is_used_and_noted(hub_cache, folders, caplog):
     """human-clap's siblings carry a preprocessor; the tiny model's differs from LAION's."""
     files = [file.name for file in folders[True].iterdir()]
-    _into_hub_cache(hub_cache, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, folders[True], files)
+    _into_hub_cache(hub_cache, HUMAN_CLAP.repository, HUMAN_CLAP.revision, folders[True], files)
     clap = load_clap("human-clap", device="cpu")
     assert clap.sample_rate == 16_000
     assert "differs from LAION's: {'sampling_rate': 16000" in caplog.text

@@ -1,4 +1,4 @@
-"""Weights and tokenizers from a stand-in for the hub on this machine, into its cache or a folder to carry."""
+"""Weights and tokenizers from a stand-in for the hub on this machine: into its cache, or a folder to carry."""
 
 from __future__ import annotations
 
@@ -9,289 +9,236 @@ import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from clap_folders import CAPTIONS, save_clap
-from download_server import hub_page, serving
+from download_server import Page, serving
 from huggingface_hub import constants, file_download
-from huggingface_hub.utils import reset_sessions
 
-from humanclap import cli, download, load_clap
-from humanclap.clap.published import fetch_checkpoint, fetch_tokenizer, find_checkpoint, held_in_manifest
-from humanclap.download import hub, pieces, sources
-from humanclap.download.sources import HUMAN_CLAP_FRONT_END, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, HubFiles, Source
+from humanclap import download, load_clap
+from humanclap.files import sha256_of
+from humanclap.hub import DownloadError, find_hub_files, hub_files, weights_folder
+from humanclap.models import BASE, FRONT_END_FILE, GPT2, MODELS, ROBERTA, ROWS, HubFiles, hub_model
 
 WEIGHTS = np.random.default_rng(0).bytes(200_000)
-SHA256 = hashlib.sha256(WEIGHTS).hexdigest()
-COMMIT = "c" * 40
-PINNED = HubFiles("owner/name", (("weights.pt",),), (), "a" * 40, SHA256, len(WEIGHTS), len(WEIGHTS))
-LOOSE = HubFiles("owner/name", (("weights.pt",),))
+COMMIT = "a" * 40
+SPEC = HubFiles("owner/name", (("weights.pt",), ("config.json",)), COMMIT, hashlib.sha256(WEIGHTS).hexdigest())
+FILES = {"weights.pt": WEIGHTS, "config.json": b"{}"}
 
 
-def _path(piece, name, revision=None):
-    return f"/{piece.repository}/resolve/{revision or piece.revision or 'main'}/{name}"
+def _reset_sessions():
+    """The hub's client keeps its connections, and in them whether it is offline."""
+    from huggingface_hub import utils
+
+    getattr(utils, "reset_sessions", getattr(utils, "close_session", lambda: None))()
 
 
 @pytest.fixture
-def served(tmp_path, monkeypatch):
+def hub(tmp_path, monkeypatch):
     """A stand-in for the hub, an empty hub cache and an empty data folder."""
     monkeypatch.delenv("HUMANCLAP_DATA", raising=False)
-    monkeypatch.setattr(download.places, "PROJECT", tmp_path / "project")
+    monkeypatch.setattr("humanclap.hub.PROJECT", tmp_path / "project")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    with serving() as running:
-        monkeypatch.setattr(constants, "ENDPOINT", running.url)
-        template = running.url + "/{repo_id}/resolve/{revision}/{filename}"
+    with serving() as served:
+        monkeypatch.setattr(constants, "ENDPOINT", served.url)
+        monkeypatch.setattr("huggingface_hub.hf_api.constants.ENDPOINT", served.url)
+        template = served.url + "/{repo_id}/resolve/{revision}/{filename}"
         monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)  # its own waits
-        reset_sessions()
-        yield running
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        _reset_sessions()
+        yield served
     monkeypatch.undo()
-    reset_sessions()
+    _reset_sessions()
 
 
 @pytest.fixture
-def patience():
-    return download.Patience(attempts=3, sleep=lambda seconds: None)
+def offline(hub, monkeypatch):
+    """Call it, and the network is gone, as with HF_HUB_OFFLINE=1."""
+
+    def set_offline():
+        hub.pages.clear()
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+        _reset_sessions()
+
+    return set_offline
 
 
-@pytest.fixture
-def bring(patience):
-    def run(piece, data=None):
-        return hub.fetch_piece(piece, data, patience, progress=False)
-
-    return run
-
-
-def test_a_pinned_file_comes_to_the_cache_and_is_found_there(tmp_path, served, bring):
-    served.pages[_path(PINNED, "weights.pt")] = hub_page(WEIGHTS, "a" * 40, large=True)
-    path = bring(PINNED)
-    assert path.read_bytes() == WEIGHTS and path.is_relative_to(tmp_path / "hub")
-    n_requests = len(served.requests)
-    assert bring(PINNED) == path and len(served.requests) == n_requests
+@pytest.mark.parametrize("revision", [COMMIT, None])
+def test_files_come_to_the_cache_and_are_found_there(tmp_path, hub, offline, revision):
+    spec = replace(SPEC, revision=revision)
+    hub.add_repository("owner/name", COMMIT, FILES, branch="main")
+    assert find_hub_files(spec) is None
+    path = hub_files(spec, progress=False)
+    assert path.read_bytes() == WEIGHTS and (path.parent / "config.json").read_bytes() == b"{}"
+    assert path.is_relative_to(tmp_path / "hub") and path.parent.name == COMMIT
+    n_requests = len(hub.requests)
+    assert hub_files(spec) == path and len(hub.requests) == n_requests
+    offline()
+    assert hub_files(spec) == path
 
 
-def test_a_cut_download_is_continued_by_the_hubs_own_client(served, bring, monkeypatch):
-    monkeypatch.setattr(constants, "DOWNLOAD_CHUNK_SIZE", 1000)  # what it writes at a time; 10 MB otherwise
-    page = served.pages[_path(PINNED, "weights.pt")] = hub_page(WEIGHTS, "a" * 40, large=True, script=[70_000])
-    assert bring(PINNED).read_bytes() == WEIGHTS
-    assert "bytes=70000-" in served.ranges(_path(PINNED, "weights.pt")) and not page.script
-
-
-def test_files_beside_one_brought_by_hand_come_to_its_folder(served, bring):
-    piece = HubFiles("owner/name", (("model.safetensors",), ("config.json",)), (), "b" * 40)
-    place = download.weights_folder("owner/name") / "model.safetensors"
-    place.parent.mkdir(parents=True)
-    place.write_bytes(WEIGHTS)
-    served.pages[_path(piece, "config.json")] = hub_page(b"{}", "b" * 40)
-    assert bring(piece) == place and (place.parent / "config.json").read_bytes() == b"{}"
-
-
-def test_a_file_to_carry_lies_below_the_folder_and_is_used_from_there(tmp_path, served, bring, monkeypatch):
-    served.pages[_path(PINNED, "weights.pt")] = hub_page(WEIGHTS, "a" * 40, large=True)
-    path = bring(PINNED, tmp_path / "disk")
-    assert path == tmp_path / "disk" / "weights" / "owner" / "name" / "weights.pt"
-    assert not list((tmp_path / "hub").glob("models--*"))
+def test_files_to_carry_lie_below_the_folder_and_are_found_there_first(tmp_path, hub, offline, monkeypatch):
+    hub.add_repository("owner/name", COMMIT, FILES)
+    place = tmp_path / "disk" / "weights" / "owner" / "name"
+    assert hub_files(SPEC, tmp_path / "disk", progress=False) == place / "weights.pt"
+    assert not (tmp_path / "hub" / "models--owner--name").exists() and find_hub_files(SPEC) is None
+    hub_files(SPEC, progress=False)
     monkeypatch.setenv("HUMANCLAP_DATA", str(tmp_path / "disk"))
-    assert hub.find_file("owner", "name", None) is None
-    assert hub.find_file("owner/name", "weights.pt", "a" * 40).path == path
-    n_requests = len(served.requests)
-    assert bring(PINNED) == path and len(served.requests) == n_requests
+    offline()
+    assert hub_files(SPEC) == place / "weights.pt"
 
 
-def test_other_weights_than_the_published_are_an_error(served, bring):
-    other = WEIGHTS[::-1]
-    served.pages[_path(PINNED, "weights.pt")] = hub_page(other, "a" * 40, large=True)
-    with pytest.raises(download.DownloadError, match=f"expected {SHA256}. Remove it and fetch it again"):
-        bring(PINNED)
+def test_files_beside_one_copied_by_hand_come_to_its_folder(hub):
+    place = weights_folder("owner/name")
+    place.mkdir(parents=True)
+    (place / "weights.pt").write_bytes(b"my own")
+    hub.add_repository("owner/name", COMMIT, FILES)
+    assert hub_files(SPEC, progress=False).read_bytes() == b"my own"
+    assert (place / "config.json").read_bytes() == b"{}"
 
 
-def test_a_file_damaged_on_its_way_is_told_by_the_hubs_own_checksum(served, bring):
-    page = hub_page(WEIGHTS, COMMIT, large=True)
-    page.content = b"x" + WEIGHTS[1:]
-    served.pages[_path(LOOSE, "weights.pt")] = served.pages[_path(LOOSE, "weights.pt", COMMIT)] = page
-    with pytest.raises(download.DownloadError, match="damaged on its way.* it was removed"):
-        bring(LOOSE)
-    assert hub.find_file(LOOSE.repository, "weights.pt", COMMIT) is None
+def test_the_first_of_a_group_and_what_else_is_offered(hub):
+    spec = HubFiles("owner/name", (("model.safetensors", "pytorch_model.bin"),), COMMIT, optional=("vocab.json", "no.txt"))
+    hub.add_repository("owner/name", COMMIT, {"pytorch_model.bin": WEIGHTS, "vocab.json": b"{}", "other": b"other"})
+    path = hub_files(spec, progress=False)
+    assert {file.name for file in path.parent.iterdir()} == {"pytorch_model.bin", "vocab.json"}
+    with pytest.raises(DownloadError, match=f"owner/name has no config.json at {COMMIT}"):
+        hub_files(replace(spec, files=(*spec.files, ("config.json",))), progress=False)
 
 
-@pytest.mark.parametrize("carried", [False, True])
-def test_the_first_use_without_a_revision_is_held_to(tmp_path, served, bring, carried):
-    data = tmp_path / "disk" if carried else None
-    for revision in ("main", COMMIT):
-        served.pages[_path(LOOSE, "weights.pt", revision)] = hub_page(WEIGHTS, COMMIT, large=True)
-    path = bring(LOOSE, data)
-    held = held_in_manifest("owner/name", "weights.pt")
-    assert (held.revision, held.sha256) == (COMMIT, SHA256)
-    # The hub moves on: what is asked for is the first.
-    path.unlink()
-    served.pages[_path(LOOSE, "weights.pt")] = hub_page(WEIGHTS[::-1], "d" * 40, large=True)
-    assert bring(LOOSE, data).read_bytes() == WEIGHTS
-    os.chmod(path, 0o644)
-    path.write_bytes(b"edited")
-    with pytest.raises(download.DownloadError, match="not what it was at its first use"):
-        bring(LOOSE, data)
-
-
-def test_the_first_of_several_names_is_taken_and_wishes_may_stay_open(served, bring):
-    needed = (("model.safetensors", "pytorch_model.bin"), ("config.json",))
-    piece = HubFiles("owner/name", needed, ("extra.json",), "b" * 40)
-    for name in ("pytorch_model.bin", "config.json"):
-        served.pages[_path(piece, name)] = hub_page(name.encode(), "b" * 40)
-    assert bring(piece).name == "pytorch_model.bin"
-    n_requests = len(served.requests)
-    bring(piece)
-    assert len(served.requests) == n_requests  # a wish that the hub does not have is not asked for again and again
-    del served.pages[_path(piece, "config.json")]
-    missing = replace(piece, repository="owner/other")
-    served.pages[_path(missing, "pytorch_model.bin")] = hub_page(b"x", "b" * 40)
-    with pytest.raises(download.DownloadError, match="owner/other.*config.json|config.json of owner/other"):
-        bring(missing)
+@pytest.mark.parametrize("published", [True, False], ids=["published sha256", "the hub's sha256"])
+def test_another_content_than_stated_is_removed(hub, published):
+    spec = SPEC if published else replace(SPEC, sha256=None)
+    hub.add_repository("owner/name", COMMIT, FILES, damaged="weights.pt")
+    with pytest.raises(DownloadError, match=f"weights.pt has sha256 .* expected {SPEC.sha256}; it was removed"):
+        hub_files(spec, progress=False)
+    assert find_hub_files(spec) is None
+    hub.add_repository("owner/name", COMMIT, FILES)
+    assert hub_files(spec, progress=False).read_bytes() == WEIGHTS
 
 
 @pytest.mark.parametrize(
-    ("status", "headers", "message", "n_asked"),
+    ("status", "headers", "message"),
     [
-        (404, {"X-Error-Code": "EntryNotFound"}, "has no weights.pt", 1),
-        (404, {"X-Error-Code": "RevisionNotFound"}, "can't be had", 1),
-        (401, {"X-Error-Code": "RepoNotFound"}, "can't be had", 1),
-        (403, {"X-Error-Code": "GatedRepo"}, "can't be had", 1),
-        (503, {}, "was given up: 503", 6),  # the hub's client asks again by itself
+        (404, {"X-Error-Code": "RevisionNotFound"}, "404"),
+        (401, {"X-Error-Code": "RepoNotFound"}, "401"),
+        (403, {"X-Error-Code": "GatedRepo"}, "403"),
+        (503, {}, "503"),
+        (200, {}, "could not be fetched"),  # no hub at all, but a page
     ],
 )
-def test_what_the_hub_refuses_is_said_with_the_way_by_hand(served, bring, status, headers, message, n_asked):
-    refusal = ("status", status, headers)
-    served.pages[_path(PINNED, "weights.pt")] = hub_page(WEIGHTS, "a" * 40, large=True, refuses=refusal)
-    with pytest.raises(download.DownloadError, match=message) as error:
-        bring(PINNED)
-    assert len(served.requests) == n_asked
-    if "has no" not in message:
-        assert "hf download owner/name weights.pt --revision aaaa" in str(error.value)
+def test_what_the_hub_refuses_says_the_way_by_hand(hub, status, headers, message):
+    hub.pages[f"/api/models/owner/name/revision/{COMMIT}"] = Page(b"<html>", status, headers)
+    with pytest.raises(DownloadError, match=message) as error:
+        hub_files(SPEC, progress=False)
+    said = str(error.value)
+    assert f"hf download owner/name weights.pt config.json --revision {COMMIT} --local-dir DIR" in said
+    assert str(weights_folder("owner/name")) in said and "\n" not in said
 
 
-def test_no_hub_offline_mode_and_a_page_that_is_no_hub(served, bring, monkeypatch):
-    page = hub_page(WEIGHTS, "a" * 40)
-    page.headers = {}
-    served.pages[_path(PINNED, "weights.pt")] = page
-    with pytest.raises(download.DownloadError, match="does not answer as the hub does"):
-        bring(PINNED)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    reset_sessions()
-    with pytest.raises(download.DownloadError, match="HF_HUB_OFFLINE is set"):
-        bring(PINNED)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    nowhere = "http://127.0.0.1:9/{repo_id}/{revision}/{filename}"
-    monkeypatch.setattr(file_download, "HUGGINGFACE_CO_URL_TEMPLATE", nowhere)
-    reset_sessions()
-    with pytest.raises(download.DownloadError, match="was given up.*By hand: hf download"):
-        bring(PINNED)
+def test_offline_and_no_hub_and_no_room(hub, offline, monkeypatch):
+    hub.add_repository("owner/name", COMMIT, FILES)
+    with monkeypatch.context() as full:
+        full.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
+        with pytest.raises(DownloadError, match="weights.pt needs 200.0 kB"):
+            hub_files(SPEC, progress=False)
+    assert {method for method, _ in hub.requests} == {"GET"} and len(hub.requests) == 1
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(DownloadError, match="could not be fetched: .*By hand"):
+        hub_files(SPEC, progress=False)
+    offline()
+    with pytest.raises(DownloadError, match="HF_HUB_OFFLINE is set: unset it. By hand"):
+        hub_files(SPEC, progress=False)
+    assert len(hub.requests) == 1
 
 
-def test_too_little_room_is_said_before_a_byte_is_fetched(served, bring, monkeypatch):
-    served.pages[_path(PINNED, "weights.pt")] = hub_page(WEIGHTS, "a" * 40, large=True)
-    monkeypatch.setattr(shutil, "disk_usage", lambda place: type("Usage", (), {"free": 1000})())
-    with pytest.raises(download.DownloadError, match="weights.pt of owner/name needs 200.0 kB"):
-        bring(PINNED)
-    assert [method for method, *_ in served.requests] == ["HEAD"]
+def test_a_tokenizer_of_another_revision_will_do_without_a_network(hub, offline, caplog):
+    hub.add_repository("roberta-base", "b" * 40, {"vocab.json": b"{}", "merges.txt": b"x"}, branch="main")
+    path = hub_files(replace(ROBERTA, revision=None), progress=False)
+    offline()
+    assert hub_files(ROBERTA) == path and f"instead of revision {ROBERTA.revision}" in caplog.text
+    with pytest.raises(DownloadError):
+        hub_files(replace(ROBERTA, any_revision=False))
 
 
-# --- with load_clap -------------------------------------------------------------------------------------
-
-
-def _serve_folder(served, folder, repository, revision, names=None):
-    for file in folder.iterdir():
-        if names is None or file.name in names:
-            path = f"/{repository}/resolve/{revision}/{file.name}"
-            served.pages[path] = hub_page(file.read_bytes(), revision, large=file.suffix == ".safetensors")
+# --- fetch, load_clap and the registry ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("carried", [False, True])
-def test_what_was_fetched_opens_without_a_network(tmp_path, served, patience, monkeypatch, carried):
+def test_what_was_fetched_opens_without_a_network(tmp_path, hub, offline, monkeypatch, carried):
     """human-clap, its weights of a tiny model, through `fetch` and then `load_clap`, from the cache or a folder."""
-    model = save_clap(tmp_path / "model", fused=True)
-    _serve_folder(served, model, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, ("config.json", "model.safetensors"))
-    _serve_folder(served, model, *HUMAN_CLAP_FRONT_END)
-    folder = tmp_path / "disk" if carried else None
-    with pytest.raises(download.DownloadError, match="not the published model.safetensors"):
-        download.fetch("human-clap", folder, patience=patience, progress=False)
-    sha256 = download.sha256_of(model / "model.safetensors")
-    known = sources.SOURCES["human-clap"]
-    tiny = replace(known, pieces=(replace(known.pieces[0], sha256=sha256), known.pieces[1]))
-    monkeypatch.setattr(pieces, "SOURCES", {"human-clap": tiny})
-    table = download.fetch("human-clap", folder, patience=patience, progress=False)
-    assert table["state"].tolist() == ["here", "here"]
-    assert download.status("human-clap", folder, check=True)["state"].tolist() == ["here", "here"]
-    served.pages.clear()
+    folder = save_clap(tmp_path / "model", fused=True)
+    files = {file.name: file.read_bytes() for file in folder.iterdir()}
+    weights, front_end = MODELS["human-clap"].needs
+    own = {name: files.pop(name) for name in ("config.json", "model.safetensors")}
+    hub.add_repository(weights.repository, weights.revision, own)
+    hub.add_repository(front_end.repository, front_end.revision, files)
+    disk = tmp_path / "disk" if carried else None
+    with pytest.raises(DownloadError, match=f"model.safetensors has sha256 .*, expected {weights.sha256}"):
+        download.fetch("human-clap", disk, progress=False)
+    tiny = replace(weights, sha256=sha256_of(folder / "model.safetensors"))
+    monkeypatch.setitem(MODELS, "human-clap", replace(MODELS["human-clap"], weights=tiny))
+    monkeypatch.setitem(download.SOURCES, "human-clap", (tiny, front_end))
+    assert download.fetch("human-clap", disk, progress=False)["state"].tolist() == ["here", "here"]
     if carried:
-        monkeypatch.setenv("HUMANCLAP_DATA", str(folder))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    reset_sessions()
+        monkeypatch.setenv("HUMANCLAP_DATA", str(disk))
+    offline()
     clap = load_clap("human-clap", device="cpu")
-    assert clap.checkpoint_sha256 == sha256
-    np.testing.assert_array_equal(clap.embed_text(CAPTIONS), load_clap(model, device="cpu").embed_text(CAPTIONS))
+    assert clap.checkpoint_sha256 == tiny.sha256
+    np.testing.assert_array_equal(clap.embed_text(CAPTIONS), load_clap(folder, device="cpu").embed_text(CAPTIONS))
 
 
-def test_checkpoints_and_tokenizers_brought_by_hand_are_found(tmp_path, served, monkeypatch):
-    monkeypatch.setenv("HUMANCLAP_DATA", str(tmp_path / "disk"))
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    assert find_checkpoint("laion-fusion") is None
-    place = download.weights_folder("lukewys/laion_clap") / "630k-audioset-fusion-best.pt"
-    place.parent.mkdir(parents=True)
-    place.write_bytes(b"first")
-    assert find_checkpoint("laion-fusion") == fetch_checkpoint("laion-fusion") == place
-    assert held_in_manifest("lukewys/laion_clap", place.name).revision is None
-    (place.parent / "630k-audioset-best.pt").write_bytes(b"another")
-    with pytest.raises(ValueError, match="not the published 630k-audioset-best.pt"):
-        fetch_checkpoint("laion")
-    tokenizer = download.weights_folder("gpt2")
-    tokenizer.mkdir()
-    for name in ("vocab.json", "merges.txt"):
-        (tokenizer / name).write_text(json.dumps({}))
-    assert fetch_tokenizer("gpt2") == tokenizer
-    table = download.status().set_index("piece")
-    assert table.loc["630k-audioset-fusion-best.pt", ["state", "path"]].tolist() == ["here", str(place)]
-    assert table.loc["630k-audioset-best.pt", "state"] == "other"
-    assert table.loc["gpt2 (tokenizer)", "state"] == "here"
-    place.write_bytes(b"edited")
-    with pytest.raises(ValueError, match="not what it was at its first use"):
-        fetch_checkpoint("laion-fusion")
+def test_files_that_are_not_the_published_ones_are_told_apart(hub, offline, monkeypatch, tmp_path):
+    monkeypatch.setenv("HUMANCLAP_DATA", str(tmp_path))
+    place = weights_folder("lukewys/laion_clap")
+    place.mkdir(parents=True)
+    for name in ("630k-audioset-best.pt", "630k-audioset-fusion-best.pt"):
+        (place / name).write_bytes(b"mine")
+    offline()
+    states = download.status("laion").set_index("piece")["state"]
+    assert states["630k-audioset-best.pt"] == "other"  # its size is published
+    assert states["630k-audioset-fusion-best.pt"] == "here" and states["roberta-base (tokenizer)"] == "missing"
+    with pytest.raises(DownloadError, match="630k-audioset-best.pt is not the published"):
+        download.fetch("laion")
 
 
-def test_a_bare_id_means_the_revision_that_was_written_down(tmp_path, served, monkeypatch):
-    model = save_clap(tmp_path / "model")
-    _serve_folder(served, model, "laion/clap-htsat-unfused", sources.MODELS["laion/clap-htsat-unfused"])
-    known = sources.SOURCES["laion"]
-    (piece,) = [piece for piece in known.pieces if piece.repository == "laion/clap-htsat-unfused"]
-    hub.fetch_piece(piece, None, download.Patience(attempts=1), progress=False)
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    reset_sessions()
-    clap = load_clap("laion/clap-htsat-unfused", device="cpu")
-    assert clap.checkpoint_sha256 == download.sha256_of(model / "model.safetensors")
+def test_the_registry_is_whole_and_makes_nothing_up():
+    for name, model in MODELS.items():
+        assert model.name == name and model.group in download.SOURCES
+        assert set(model.needs) <= set(download.SOURCES[model.group])
+        assert model.row is None or (model.row in ROWS and model.own_file)
+        for spec in model.needs:
+            assert spec.sha256 is None or len(spec.sha256) == 64
+            assert spec.revision is None or len(spec.revision) == 40
+    rows = [model.row for model in MODELS.values() if model.row]
+    assert rows == ["laion-clapmodel", "laion-clap", "msclap-2022", "msclap-2023", "human-clap-released"]
+    assert MODELS[BASE].backend == "huggingface"
+    from humanclap.plots.style import COLOURS
+
+    assert all(row.colour in COLOURS for row in ROWS.values())
 
 
-def test_every_loaders_files_are_among_the_sources():
-    files = {piece.place: piece for source in sources.SOURCES.values() for piece in source.pieces}
-    fetched = {piece.repository for piece in files.values() if isinstance(piece, HubFiles)}
-    repositories = {what.repository for what in sources.CHECKPOINTS.values()}
-    assert fetched == repositories | set(sources.MODELS) | set(sources.TOKENIZERS)
-    for what in sources.CHECKPOINTS.values():
-        assert (files[what.file].revision, files[what.file].sha256) == (what.revision, what.sha256)
+def test_a_hub_id_means_the_revision_that_was_written_down():
+    known = MODELS["laion/clap-htsat-unfused"].weights
+    assert hub_model(known.repository) == hub_model(known.repository, known.revision) == known
+    other = hub_model(known.repository, "main")
+    assert other.revision == "main" and other.sha256 is None and (FRONT_END_FILE,) in other.files
+    assert hub_model("someone/clap").revision is None
 
 
-def test_the_command_in_a_process_of_its_own(tmp_path, served):
+def test_the_command_in_a_process_of_its_own(tmp_path, hub):
     """HF_ENDPOINT and HF_HOME as a user sets them; nothing on stdout but the result."""
-    for revision, name in (("main", "vocab.json"), (COMMIT, "vocab.json"), (COMMIT, "merges.txt")):
-        served.pages[f"/gpt2/resolve/{revision}/{name}"] = hub_page(name.encode(), COMMIT)
+    hub.add_repository("gpt2", COMMIT, {"vocab.json": json.dumps({}).encode(), "merges.txt": b"x"}, branch="main")
     code = (
-        "import sys; from humanclap import cli; from humanclap.download import pieces, sources\n"
-        "gpt2 = sources.SOURCES['msclap'].pieces[-1]\n"
-        "pieces.SOURCES = {'msclap': sources.Source('msclap', '', {'': ''}, (gpt2,))}\n"
+        "import sys; from humanclap import cli, download, models\n"
+        "download.SOURCES = {'msclap': (models.GPT2,)}\n"
         "sys.exit(cli.main(['fetch', 'msclap', '--to', sys.argv[1]]))"
     )
-    environment = {**os.environ, "HF_ENDPOINT": served.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
+    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
     command = [sys.executable, "-c", code, str(tmp_path / "disk")]
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0, run.stderr
-    assert run.stdout == f"gpt2 (tokenizer): {tmp_path}/disk/weights/gpt2/vocab.json\n"
-    assert cli.main(["fetch", "--list"]) == 0
+    assert run.stdout == f"{GPT2.name}: {tmp_path}/disk/weights/gpt2/vocab.json\n"

@@ -14,7 +14,7 @@ import torch
 
 from humanclap import audio, load_clap, score_pairs
 from humanclap.audio import load_audio
-from humanclap.download import sha256_of
+from humanclap.files import sha256_of
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ from test_parity_laion import run_in_surroundings
 
 from humanclap import audio, load_clap, score_pairs
 from humanclap.audio import decode_mono
-from humanclap.download import sha256_of
+from humanclap.files import sha256_of
 
 pytestmark = pytest.mark.slow
 

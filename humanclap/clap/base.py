@@ -11,9 +11,9 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-from ..download.sources import HUMAN_CLAP_FRONT_END, HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, HUMAN_CLAP_SHA256
+from ..models import MODELS
 
-NAMES = ("laion", "laion-fusion", "msclap-2022", "msclap-2023", "human-clap")
+NAMES = tuple(name for name in MODELS if "/" not in name)
 PRECISIONS = ("fp32", "bf16", "fp16")
 
 _HUB_ID = re.compile(r"(?P<id>[\w.-]+/[\w.-]+?)(@(?P<revision>[\w.-]+))?")
@@ -110,8 +110,9 @@ def _load_named(name: str, checkpoint: str | os.PathLike | None, settings: dict)
 
         if checkpoint is not None:
             return HuggingFaceClap(_existing_folder(checkpoint), name=name, **settings)
-        source, front_end = f"{HUMAN_CLAP_ID}@{HUMAN_CLAP_REVISION}", "@".join(HUMAN_CLAP_FRONT_END)
-        return HuggingFaceClap(source, name=name, front_end=front_end, sha256=HUMAN_CLAP_SHA256, **settings)
+        weights, front_end = MODELS[name].needs
+        source, other = (f"{spec.repository}@{spec.revision}" for spec in (weights, front_end))
+        return HuggingFaceClap(source, name=name, front_end=other, sha256=weights.sha256, **settings)
     from .published import fetch_checkpoint
 
     choose_device(settings["device"])  # before a download

@@ -5,23 +5,20 @@ from __future__ import annotations
 import json
 import logging
 import pickle
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..download.hub import revision_of
-from ..download.places import weights_folder
-from ..download.sources import MODELS, WEIGHT_FILES
-from . import published
+from ..hub import hub_files
+from ..models import FRONT_END_FILE, WEIGHT_FILES, hub_model
 from .base import split_hub_id
 from .weights import read_checkpoint, require_safetensors
 
 if TYPE_CHECKING:
     from transformers import ClapFeatureExtractor, ClapModel, PreTrainedTokenizerBase
 
-_MANIFEST_NAME = "model"
 _log = logging.getLogger(__name__)
 
-FRONT_END_FILE = "preprocessor_config.json"
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 # Constants that some versions of transformers save with the weights and others make anew. They hold
@@ -32,36 +29,21 @@ _CONSTANT_BUFFERS = ("text_model.embeddings.position_ids", "text_model.embedding
 def find_folder(source: str, weights: bool = True, front_end: bool = True) -> Path:
     """The folder of `source`, a folder or a hub id (owner/name, owner/name@revision), fetched if it must be.
 
-    A bare id means the revision written down for it, or else that of its first use. Files brought by hand to
-    `weights_folder(id)` come first. The hub is asked only for what the local cache lacks of what is wanted: the
-    `weights` with their configuration, the `front_end`. Raises FileNotFoundError for what is neither there nor
-    reachable, and says what to fetch.
+    A bare id means the revision written down for it. Of a repository, what is wanted is found or fetched: the `weights`
+    with their configuration, the `front_end`. Raises FileNotFoundError for what is neither there nor reachable, and says
+    what to fetch.
     """
     if Path(source).is_dir():
         return Path(source)
     hub_id = split_hub_id(source)
     if hub_id is None:
         raise FileNotFoundError(f"there is no folder {source!r}, and it is no hub id (owner/name) either")
-    by_hand = weights_folder(hub_id[0])
-    if _is_whole(by_hand, weights, front_end):
-        return by_hand
-    if hub_id[1] is None:
-        held = published.held_in_manifest(hub_id[0], _MANIFEST_NAME)
-        hub_id = hub_id[0], MODELS.get(hub_id[0]) or (held.revision if held else None)
-    folder = _cached(*hub_id)
-    if folder is None or not _is_whole(folder, weights, front_end):
-        folder = _fetch(*hub_id, ["*.json", "*.txt", *WEIGHT_FILES[: int(weights)]])
-        if weights and not _has_weights(folder):
-            folder = _fetch(*hub_id, [WEIGHT_FILES[1]])
-    return folder
-
-
-def hold_to_manifest(source: str, folder: Path, sha256: str) -> None:
-    """Keep a hub id without a revision to what it was at its first use; ValueError where it differs."""
-    hub_id = None if Path(source).is_dir() else split_hub_id(source)
-    if hub_id is not None and hub_id[1] is None:
-        entry = published.Published(hub_id[0], _MANIFEST_NAME, revision_of(folder / WEIGHT_FILES[0]), sha256)
-        published.hold_to_manifest(entry)
+    spec = hub_model(*hub_id)
+    if not front_end:
+        spec = replace(spec, files=spec.files[:2])
+    if not weights:
+        spec = replace(spec, files=spec.files[2:], sha256=None)
+    return hub_files(spec).parent
 
 
 def warn_of_sha256(name: str, expected: str, found: str) -> None:
@@ -132,49 +114,12 @@ def read_front_end(folder: Path) -> tuple[ClapFeatureExtractor, PreTrainedTokeni
     return extractor, tokenizer
 
 
-def _is_whole(folder: Path, weights: bool, front_end: bool) -> bool:
-    return (_has_weights(folder) or not weights) and (_has_front_end(folder) or not front_end)
-
-
 def _has_weights(folder: Path) -> bool:
     return any((folder / name).is_file() for name in WEIGHT_FILES)
 
 
-def _has_front_end(folder: Path) -> bool:
-    return (folder / FRONT_END_FILE).is_file() and _has_tokenizer(folder)
-
-
 def _has_tokenizer(folder: Path) -> bool:
     return any(all((folder / name).is_file() for name in names) for names in _TOKENIZER_FILES)
-
-
-def _cached(repository: str, revision: str | None) -> Path | None:
-    """What the local hub cache holds of a repository, whole or not; None if nothing."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import LocalEntryNotFoundError
-
-    try:
-        # No file is asked for, so a snapshot with some files will do: the caller looks for those it needs.
-        found = snapshot_download(repository, revision=revision, allow_patterns=[], local_files_only=True)
-    except LocalEntryNotFoundError:
-        return None
-    return Path(found)
-
-
-def _fetch(repository: str, revision: str | None, patterns: list[str]) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(repository, revision=revision, allow_patterns=patterns))
-    except (HfHubHTTPError, OSError) as error:  # no network, offline mode, no such repository or revision
-        pinned = f" --revision {revision}" if revision else ""
-        raise FileNotFoundError(
-            f"{repository} is not, or not whole, in the hub cache and could not be fetched "
-            f"({type(error).__name__}). With a network: hf download {repository}{pinned}. Or bring its "
-            f"files ({', '.join(patterns)}) to {weights_folder(repository)}, or into any folder and give that "
-            "folder as the name (for human-clap: as the checkpoint)"
-        ) from error
 
 
 def _require_clap_config(folder: Path) -> None:

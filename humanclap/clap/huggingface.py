@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..files import sha256_of
 from . import hub
 from .embedder import BATCH_SIZE, Embedder, require_several
 from .front_end import FrontEnd, note_other_front_end
-from .weights import remembered_sha256
 
 __all__ = ["BATCH_SIZE", "HuggingFaceClap"]
 
@@ -45,8 +45,7 @@ class HuggingFaceClap(Embedder):
         self.name = name or (Path(source).resolve().name if Path(source).is_dir() else os.fspath(source))
         self.model = self._module = hub.read_model(folder).to(self.device)
         self._dimension = int(self.model.config.projection_dim)
-        self.checkpoint_sha256 = remembered_sha256(hub.weights_file(folder))
-        hub.hold_to_manifest(os.fspath(source), folder, self.checkpoint_sha256)
+        self.checkpoint_sha256 = sha256_of(hub.weights_file(folder))
         if sha256 not in (None, self.checkpoint_sha256):
             hub.warn_of_sha256(self.name, sha256, self.checkpoint_sha256)
         if front_end is not None and not (folder / hub.FRONT_END_FILE).is_file():

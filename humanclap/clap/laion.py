@@ -12,13 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from ..files import sha256_of
 from .. import audio
 from .embedder import Embedder, choose_window, padded, require_captions, require_several
 from .front_end import chunk_starts, tokenizer_sha256
 from .packages import laion_models, surroundings_kept, untrained
 from .published import fetch_tokenizer
 from .swin import run_layers
-from .weights import LaionArchitecture, laion_architecture, load_whole, read_laion_state, remembered_sha256
+from .weights import LaionArchitecture, laion_architecture, load_whole, read_laion_state
 
 SAMPLE_RATE = 48_000
 CLIP_SAMPLES = 480_000
@@ -70,7 +71,7 @@ class LaionClap(Embedder):
         self._branch = self._module.audio_branch
         self._dimension = self._module.audio_projection[2].out_features
         self._filters = self._mel_filters(state)
-        self.checkpoint_sha256 = remembered_sha256(checkpoint)
+        self.checkpoint_sha256 = sha256_of(checkpoint)
 
     @property
     def front_end(self) -> str:

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..cache import cache_key
-from .base import HUMAN_CLAP_ID, HUMAN_CLAP_REVISION, choose_device, load_clap, split_hub_id
+from ..models import MODELS
+from .base import choose_device, load_clap, split_hub_id
 
 if TYPE_CHECKING:
     import torch
@@ -160,10 +161,10 @@ def _files(name: str, checkpoint: str | None) -> list[Path]:
         return _inside(path)
     from . import hub, published
 
-    if name in published.CHECKPOINTS:
+    if name != "human-clap" and "/" not in name and name in MODELS:
         found = published.find_checkpoint(name)
         return [found] if found else []
-    source = f"{HUMAN_CLAP_ID}@{HUMAN_CLAP_REVISION}" if name == "human-clap" else name
+    source = MODELS[name].weights.repository if name == "human-clap" else name
     if split_hub_id(source) is None:
         return []
     return _inside(hub.find_folder(source, front_end=name != "human-clap"))

@@ -14,12 +14,13 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ..files import sha256_of
 from .. import audio
 from .embedder import Embedder, choose_window, padded, require_captions, require_several
 from .front_end import tokenizer_sha256
 from .packages import msclap_models, surroundings_kept, untrained
 from .published import fetch_tokenizer
-from .weights import load_whole, named_tensors, read_checkpoint, remembered_sha256
+from .weights import load_whole, named_tensors, read_checkpoint
 
 VERSIONS = ("2022", "2023")
 _FORMAT = 1  # raise it when the same settings would give other features
@@ -68,7 +69,7 @@ class MicrosoftClap(Embedder):
         self._tokenizer = _read_tokenizer(settings["text_model"])
         self._module = _build(settings, state, checkpoint).to(self.device)
         self._dimension = int(settings["d_proj"])
-        self.checkpoint_sha256 = remembered_sha256(checkpoint)
+        self.checkpoint_sha256 = sha256_of(checkpoint)
 
     @property
     def front_end(self) -> str:

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..download.checksums import remembered_sha256
-
 if TYPE_CHECKING:
     import torch
 

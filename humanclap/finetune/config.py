@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from numbers import Integral, Real
 
 from humanclap.losses import CONTROL_KIND, KINDS
+from humanclap.models import BASE
 
 MAX_LOGIT_SCALE = 100.0
 """1/τ is kept within 1-100: LAION's training clamps its logarithm to [0, ln 100] after every step."""
@@ -95,7 +96,7 @@ class FinetuneConfig:
     precision: str = "auto"
     compile: bool = False
     seed: int = 0
-    base: str = "laion/clap-htsat-fused"
+    base: str = BASE
 
     def __post_init__(self) -> None:
         self._check_choice("kind", (*KINDS, CONTROL_KIND))

@@ -13,6 +13,8 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 
+from ..models import ROWS
+
 SINGLE, DOUBLE = 3.3, 6.9  # width of one and of two columns of a page, in inches
 SMALL = 6.5  # the smallest letters of any figure, in points at print size
 PNG_DPI = 200
@@ -41,22 +43,7 @@ SYSTEM_NAMES = {
     "all": "All",
     "within systems": "Within systems",
 }
-MODEL_NAMES = {
-    "laion-clap": "LAION CLAP",
-    "laion-clapmodel": "LAION, ClapModel",
-    "laion-standin": "LAION stand-in",
-    "msclap-2022": "MS CLAP 2022",
-    "msclap-2023": "MS CLAP 2023",
-    "msclap-standin": "MS stand-in",
-    "human-clap-released": "Human-CLAP, released",
-    "wsce+mse": "wSCE + MSE",
-    "wsce+mae": "wSCE + MAE",
-    "wsce": "wSCE",
-    "mse": "MSE",
-    "mae": "MAE",
-    "sce": "SCE, no ratings",
-    "blind": "never listens",
-}
+MODEL_NAMES = {name: row.label for name, row in ROWS.items()}
 
 
 @dataclass(frozen=True)
@@ -68,23 +55,7 @@ class Look:
     marker: str
 
 
-# Two models that stand in one figure differ in marker, or in a colour that colour-blind readers tell apart.
-_MODEL_LOOKS = {
-    "laion-clap": ("grey", "o"),
-    "laion-standin": ("grey", "o"),
-    "laion-clapmodel": ("black", "s"),
-    "msclap-2022": ("orange", "^"),
-    "msclap-standin": ("orange", "^"),
-    "msclap-2023": ("black", "v"),
-    "human-clap-released": ("indigo", "D"),
-    "wsce+mse": ("sky", "s"),
-    "wsce+mae": ("blue", "o"),
-    "wsce": ("purple", "D"),
-    "mse": ("green", "^"),
-    "mae": ("vermilion", "v"),
-    "sce": ("indigo", "P"),
-    "blind": ("orange", "X"),
-}
+_MODEL_LOOKS = {name: (row.colour, row.marker) for name, row in ROWS.items()}
 _SYSTEM_LOOKS = {
     "natural": ("green", "o"),
     "audioldm": ("orange", "^"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from humanclap.download.places import PROJECT
+from humanclap.download import PROJECT
 
 from .data import REAL
 from .run import NOTEBOOKS, PROFILES, StudyError, profile_parameters, runs_folder

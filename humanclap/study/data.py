@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from humanclap import download, evaluate, relate, tables
-from humanclap.files import expanded
+from humanclap.files import expanded, sha256_of
 from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
 
@@ -204,7 +204,7 @@ def _named_ratings(folder: Path) -> RatingsSource:
             f"HUMANCLAP_RELATE is {str(folder)!r}, but scores/REL.csv is not in it. Set it to the folder that "
             "holds scores/REL.csv, or unset it to let the demo fetch that file"
         )
-    if download.sha256_of(csv) == download.RELATE_SHA256:
+    if sha256_of(csv) == download.RELATE_SHA256:
         label, note = REAL, "real human ratings, the published file (checksum verified), from HUMANCLAP_RELATE"
     elif (folder / "synthetic.json").is_file():
         label, note = SYNTHETIC, "a synthetic corpus, from the folder that HUMANCLAP_RELATE names"

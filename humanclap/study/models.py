@@ -12,6 +12,7 @@ import pandas as pd
 
 from humanclap.files import expanded
 from humanclap.losses import KINDS
+from humanclap.models import MODELS
 
 from .run import Study, StudyError, runs_folder
 
@@ -20,19 +21,11 @@ if TYPE_CHECKING:
 
     from humanclap.clap import Clap
 
-BASE_ID = "laion/clap-htsat-fused@365dea6ef167def6676140ed93bbc43f84dabb28"
 RELEASED_NOTE = (
     "human-clap-released is what the authors published as human-clap-wsce-mae. The paper has two versions, and these "
     "weights may belong to the earlier one; they were trained on RELATE's train split, so only test pairs are scored."
 )
-# name of the row -> what load_clap takes, and the name of a file of one's own in its place
-_PAPER = {
-    "laion-clapmodel": (BASE_ID, "laion-clapmodel"),
-    "laion-clap": ("laion-fusion", "laion-clap.pt"),
-    "msclap-2022": ("msclap-2022", "msclap-2022.pth"),
-    "msclap-2023": ("msclap-2023", "msclap-2023.pth"),
-    "human-clap-released": ("human-clap", "human-clap-released"),
-}
+_PAPER = {model.row: model for model in MODELS.values() if model.row}
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,8 @@ def lineup(profile: str, seed: int = 0) -> Lineup:
         return Lineup(sources, "laion-standin", note)
     own = _own_checkpoints()
     sources = {}
-    for name, (clap, _) in _PAPER.items():
+    for name, model in _PAPER.items():
+        clap = f"{model.name}@{model.weights.revision}" if "/" in model.name else model.name
         place = own.get(name)
         # A ClapModel's folder goes in as the name, a file as a copy of a named model.
         sources[name] = (
@@ -113,10 +107,10 @@ def _own_checkpoints() -> dict[str, Path]:
     if not named:
         return {}
     folder = expanded(named).resolve()
-    found = {name: folder / place for name, (_, place) in _PAPER.items() if (folder / place).exists()}
+    found = {name: folder / model.own_file for name, model in _PAPER.items() if (folder / model.own_file).exists()}
     if not found:
         raise StudyError(
-            f"HUMANCLAP_CHECKPOINTS is {named!r}, and none of {', '.join(place for _, place in _PAPER.values())} is "
+            f"HUMANCLAP_CHECKPOINTS is {named!r}, and none of {', '.join(model.own_file for model in _PAPER.values())} is "
             "there. Put your checkpoints there under these names, or unset it to use the published ones"
         )
     return found

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from humanclap.models import MODELS
+
 from .models import Lineup
 from .run import StudyError, runs_folder
 
@@ -24,15 +26,6 @@ EXPECTED_GPU_BYTES = 15e9
 """What training at the paper's settings is expected to fit into (a card sold as 16 GB); not measured, so it stops nobody."""
 EFFICIENCY = 0.35
 """Share of a matrix product's speed that training reaches; an assumption, and the estimate is no better than it."""
-
-# row of the tables -> source of `humanclap fetch`, and the pieces of it that the row needs
-_PIECES = {
-    "laion-clapmodel": ("laion", ("laion/clap-htsat-fused",)),
-    "laion-clap": ("laion", ("630k-audioset-fusion-best.pt", "roberta-base")),
-    "msclap-2022": ("msclap", ("CLAP_weights_2022.pth", "bert-base-uncased")),
-    "msclap-2023": ("msclap", ("CLAP_weights_2023.pth", "gpt2")),
-    "human-clap-released": ("human-clap", ("human-clap-wsce-mae", "laion/clap-htsat-fused")),
-}
 
 
 @dataclass(frozen=True)
@@ -101,7 +94,7 @@ def _data_rows(profile: str) -> list[tuple]:
             (need, HERE, f"in HUMANCLAP_RELATE: {path}", "") if path.exists() else (need, MISSING, str(path), command)
             for need, path, command in found
         ]
-    return [row for piece, source in places for row in _pieces(download.status(source), (piece,), piece)]
+    return [row for piece, source in places for row in _pieces(download.status(source), (piece, f"{piece}.zip"), piece)]
 
 
 def _model_rows(profile: str, lineup: Lineup) -> list[tuple]:
@@ -115,15 +108,15 @@ def _model_rows(profile: str, lineup: Lineup) -> list[tuple]:
         if own is not None:
             rows.append((name, HERE, f"your own: {own}", ""))
         else:
-            fetched, pieces = _PIECES[name]
-            rows += _pieces(download.status(fetched), pieces, name)
+            model = next(model for model in MODELS.values() if model.row == name)
+            rows += _pieces(download.status(model.group), tuple(spec.name for spec in model.needs), name)
     return rows
 
 
 def _pieces(status: pd.DataFrame, wanted: tuple[str, ...], need: str) -> list[tuple]:
     """One row per wanted piece; whether RELATE's files are whole is for the notebooks to see."""
     rows = []
-    for row in status[status["piece"].map(lambda piece: any(name in piece for name in wanted))].itertuples():
+    for row in status[status["piece"].isin(wanted)].itertuples():
         state = HERE if row.state == "here" else MISSING
         name = need if row.piece == need else f"{need}: {row.piece}"
         rows.append((name, state, row.note or row.path or "not in the hub's cache", row.command))

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from humanclap.download.places import PROJECT
+from humanclap.download import PROJECT
 from humanclap.evaluate.significance import CORRECTION_RESAMPLES
 from humanclap.files import expanded, write_text
 from humanclap.tables import write_table
