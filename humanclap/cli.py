@@ -1,273 +1,415 @@
-"""The command line: score, merge, screen, convert and fetch, a thin shell around the package."""
+"""The command line: score, screen, finetune, convert and fetch, a thin shell around the package."""
 
 from __future__ import annotations
 
-import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from . import cli_help
+import click
+
+from . import __version__
+from .files import expanded, is_stream
+from .tables import TableError, clip_name, read_table, require_table_place, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _SHOWN = 20  # files named in a summary
-_N_RESAMPLES = 2000
+_ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command line (sys.argv's, if None) and return its exit status."""
-    arguments = _parser().parse_args(argv)
-    try:
-        return arguments.run(arguments)
-    except (ValueError, TypeError, OSError) as error:
-        # A traceback would hide the one line that says what to mend.
-        text = " ".join(str(error).split()) or type(error).__name__
-        print(f"humanclap {arguments.command}: error: {text}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"humanclap {arguments.command}: stopped", file=sys.stderr)
-        return 130
+    """Run a command line (sys.argv's, if None) and return its exit status, which is decided here and nowhere else.
+
+    0: all is well. 1: some files have no score or could not be fetched. 2: the input is wrong; at most three lines on
+    stderr say what. 130: stopped.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    with contextlib.redirect_stdout(_Forgiving(sys.stdout)), contextlib.redirect_stderr(_Forgiving(sys.stderr)):
+        command = arguments[0] if arguments and arguments[0] in cli.commands else ""
+        name = f"humanclap {command}".strip()
+        try:
+            with cli.make_context("humanclap", arguments) as context:
+                return cli.invoke(context) or 0
+        except click.exceptions.Exit as stopped:  # --help and --version
+            return stopped.exit_code
+        except click.ClickException as error:
+            print(f"{name}: error: {_one_line(error.format_message())} ({name} --help explains)", file=sys.stderr)
+            return 2
+        except _ERRORS as error:  # a traceback would hide the line that says what is wrong
+            print(f"{name}: error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
+            return 2
+        except (KeyboardInterrupt, click.Abort):
+            print(f"{name}: stopped", file=sys.stderr)
+            return 130
+        finally:
+            sys.stdout.flush()
 
 
-# --- the commands ---------------------------------------------------------------------------------------
+@click.group(
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
+@click.version_option(__version__, message="humanclap %(version)s")
+def cli() -> None:
+    """Human-CLAP: does this sound match this text, as people hear it?
+
+    \b
+      humanclap screen REL.csv --out pairs.csv                        # which pairs people rated, and how
+      humanclap score pairs.csv --clap human-clap --out scores.csv    # how well sound and text match
+      humanclap finetune pairs.csv --audio-root clips --out my-clap   # a CLAP trained on your ratings
+      humanclap convert 630k-audioset-best.pt folder --to clapmodel   # LAION's checkpoints, there and back
+      humanclap fetch relate                                          # public data and weights, checked
+
+    `humanclap COMMAND --help` explains a command. Tables are CSV, TSV or JSON lines (.jsonl), each also as .gz. Exit
+    status: 0 all is well, 1 some files have no score or could not be fetched, 2 the input is wrong (at most three lines
+    say what), 130 stopped.
+    """
 
 
-def _score(arguments: argparse.Namespace) -> int:
-    from .shards import Shard, read_pairs, write_csv
+# --- score ----------------------------------------------------------------------------------------------
 
-    shard = None if arguments.shard is None else Shard.parse(arguments.shard)
-    _require_folder_of(arguments.out)
-    pairs = read_pairs(arguments.pairs)
-    n_rows = len(pairs)
-    if shard is not None:
-        rows = shard.rows(n_rows)
-        if not len(rows):
-            raise ValueError(f"shard {shard} of {n_rows} rows is empty: use {n_rows} shards or fewer")
-        pairs = pairs.iloc[rows.start : rows.stop].reset_index(drop=True)
-    paths = _below(arguments.audio_root, pairs["audio"])
 
-    from .clap.lazy import LazyClap  # torch from here on
+@cli.command(short_help="Score the pairs of a table with a CLAP.")
+@click.argument("pairs", metavar="PAIRS")
+@click.option("--clap", required=True, metavar="NAME", help="laion, laion-fusion, msclap-2022, msclap-2023, human-clap, a hub id, a folder, a .pt, a .pth")  # fmt: skip
+@click.option("--out", required=True, metavar="TABLE", help="the score table")
+@click.option("--checkpoint", metavar="FILE", help="a local copy of a named model, instead of a download")
+@click.option("--audio-root", metavar="DIR", help="the folder that the paths in PAIRS are below")
+@click.option("--window", metavar="POLICY", help="how a long clip is cropped: first, center, mean, fusion or upstream (default: the model's)")  # fmt: skip
+@click.option("--precision", default="fp32", metavar="P", help="fp32, bf16 or fp16 (default: fp32)")
+@click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
+@click.option("--batch-size", type=int, default=32, metavar="N", help="clips per batch (default: 32)")
+@click.option("--seed", type=int, default=0, metavar="N", help="for --window upstream (default: 0)")
+@click.option("--cache", metavar="DIR", help="where embeddings are kept (default: ~/.cache/humanclap)")
+@click.option("--no-cache", is_flag=True, help="keep no embeddings")
+@click.option("--quiet", is_flag=True, help="no progress bars")
+def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **model) -> int:
+    """Score every pair of a table with the columns audio and text: CLAPScore = max(cosine, 0).
+
+    The table that comes out has the columns of PAIRS, letter for letter, and: cosine, clap_score, status ("ok", or why
+    the file has no score), model, checkpoint_sha256, window, precision, device. A file that can't be read keeps its row.
+
+    \b
+    examples:
+      humanclap score pairs.csv --clap human-clap --out scores.csv
+          The authors' released model; fetched once, then found in the hub cache.
+      humanclap score pairs.csv --clap laion --audio-root RELATE_wave --out scores.csv.gz
+          Paths in the table are below RELATE_wave. Also known: laion-fusion, msclap-2022, msclap-2023.
+      humanclap score pairs.csv --clap my-clap/ --precision bf16 --out scores.jsonl
+          The folder of a transformers.ClapModel (or a .pt, a .pth, a hub id), computed in bfloat16.
+      torchrun --nproc-per-node 2 -m humanclap score pairs.csv --clap laion --out scores.csv
+          The clips are shared out over two processes, and one table is written.
+
+    A run that was stopped goes on where it was when the same command is given again: embeddings are kept in the cache
+    folder as they are made, by the content of the file, the weights and all settings.
+    """
     from .score import COLUMNS, score_pairs
 
-    cache = None if arguments.no_cache else arguments.cache or _default_cache()
-    clap = LazyClap(
-        arguments.clap,
-        checkpoint=arguments.checkpoint,
-        device=arguments.device,
-        window=arguments.window,
-        precision=arguments.precision,
-        seed=arguments.seed,
-        memory=cache,
-    )
-    settings = {"batch_size": arguments.batch_size, "cache_dir": cache, "progress": not arguments.quiet}
-    scores = score_pairs(clap, paths, pairs["text"].tolist(), **settings)
-    table = pairs.assign(**{column: scores[column] for column in COLUMNS[2:]})
-    if shard is not None:
-        table = table.assign(**shard.bookkeeping(n_rows, arguments.pairs))
-    write_csv(table, arguments.out)
-    return _report(table, arguments.out)
+    is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun or accelerate started
+    if no_cache and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ValueError("--no-cache does not go with several processes: the cache is how they share embeddings")
+    if is_main:
+        out = require_table_place(out, "--out")
+    frame, notes = read_pairs(pairs, COLUMNS[2:])
+    if is_main:
+        print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
+    paths = _below(audio_root, frame["audio"].tolist())
+
+    cache = None if no_cache else expanded(cache) if cache else _default_cache()
+
+    from .clap.lazy import LazyClap  # torch from here on
+
+    model["checkpoint"] = model["checkpoint"] and expanded(model["checkpoint"])
+    clap = LazyClap(expanded(clap) if clap.startswith("~/") else clap, memory=cache, **model)
+    settings = {"batch_size": batch_size, "cache_dir": cache, "progress": is_main and not quiet}
+    scores = score_pairs(clap, paths, frame["text"].tolist(), **settings)
+    if not is_main:
+        return 0
+    for column in COLUMNS[2:]:
+        frame[column] = scores[column].to_numpy()  # by position
+    write_table(frame, out)
+    return _report(frame, out)
 
 
-def _merge(arguments: argparse.Namespace) -> int:
-    from .shards import merge, read_pairs, write_csv
+def read_pairs(path: str | os.PathLike, taken: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+    """A table with columns audio and text, as text, and notes on what was changed in reading.
 
-    _require_folder_of(arguments.out)
-    table = merge([read_pairs(path, scored=True) for path in arguments.shards], arguments.shards)
-    write_csv(table, arguments.out)
-    return _report(table, arguments.out)
+    Spaces around a path or a caption are taken off, and "./dog.wav" becomes "dog.wav", so that what is one clip or one
+    caption counts as one; further columns are as in the file. Raises FileNotFoundError, and TableError for a table that
+    has no pairs, lacks a column, has an empty path or caption (with its line), or a column called as one of `taken`.
+    """
+    table = read_table(path)
+    table.need(("audio", "text"), row="pair")
+    own = [column for column in taken if column in table.header]
+    if {"cosine", "clap_score"} & set(own):
+        raise TableError(f"{path} holds scores already ({', '.join(own)}): give it without these columns")
+    if own:
+        raise TableError(
+            f"{path}, line 1: the score table has a column {own[0]!r} of its own; rename yours (for instance "
+            f"my_{own[0]}), or leave it out"
+        )
+    table.require("audio", lambda name: bool(name.strip()), "a path must not be empty")
+    table.require("text", lambda caption: bool(caption.strip()), "a caption must not be empty")
+    frame = table.frame()
+    frame["text"] = table.stripped("text")
+    frame["audio"] = [clip_name(name) for name in table.columns["audio"]]
+    return frame, table.notes
 
 
-def _screen(arguments: argparse.Namespace) -> int:
+def _below(root: str | None, audio: list[str]) -> list[str]:
+    """The files' paths. Raises ValueError for a root that is no folder or a path that would leave it."""
+    if root is None:
+        return [os.fspath(expanded(path)) for path in audio]
+    folder = expanded(root)
+    if not folder.is_dir():
+        raise ValueError(f"--audio-root {root} is no folder")
+    for path in audio:
+        if os.path.isabs(path) or path.startswith("~/"):
+            raise ValueError(f"{path!r} is absolute: leave --audio-root out, or make the path relative to it")
+    return [os.path.join(folder, path) for path in audio]
+
+
+def _default_cache() -> Path:
+    try:
+        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "humanclap"
+    except OSError as error:
+        raise OSError(
+            "there is no home folder for the cache (HOME is not set): give --cache DIR or --no-cache"
+        ) from error
+
+
+def _report(table: pd.DataFrame, path: Path) -> int:
+    """Print what came out; the exit status: 0 if every pair has a score, else 1."""
+    from .report import system_means
+
+    say = sys.stderr if is_stream(path) else sys.stdout  # the table itself may have gone to stdout
+    scored, failed = table[table["status"] == "ok"], table[table["status"] != "ok"].drop_duplicates("audio")
+    print(f"{len(scored):,} of {len(table):,} pairs scored -> {path}", file=say)
+    if len(scored):
+        mean = system_means(table.assign(system="all")).iloc[0]
+        interval = f" (no interval: {mean['note']})" if mean["note"] else (
+            f", 95 % interval {mean['low']:.4f} to {mean['high']:.4f} (bootstrap over {mean['prompts']:,} captions)"
+        )  # fmt: skip
+        print(f"mean CLAPScore {mean['mean']:.4f}{interval}", file=say)
+    if len(failed):
+        print(f"{len(failed):,} file(s) have no score:", file=say)
+        for row in failed.head(_SHOWN).itertuples():
+            print(f"  {row.audio}: {row.status}", file=say)
+        if len(failed) > _SHOWN:
+            print(f"  ... and {len(failed) - _SHOWN:,} more, in column status of {path}", file=say)
+    return 1 if len(failed) else 0
+
+
+# --- screen, finetune, convert, fetch -------------------------------------------------------------------
+
+
+@cli.command(short_help="Remove listeners by their anchors, average the rest.")
+@click.argument("ratings", metavar="RATINGS.csv")
+@click.option("--max-anchor-mean", type=float, default=2.0, metavar="R", help="0-10 (default: 2, the paper's)")
+@click.option("--split", type=click.Choice(["train", "test"]), help="only this one (default: both)")
+@click.option("--out", required=True, metavar="TABLE", help="the rated pairs")
+def screen(ratings, max_anchor_mean, split, out) -> int:
+    """From single ratings in RELATE's format to rated pairs, as in the paper.
+
+    Listeners who rate mismatched pairs (anchors) above the threshold on average are removed, with all they rated. Each
+    pair left gets its mean rating (0-10), its standard deviation, the number of ratings, and target = mean / 10.
+
+    \b
+    examples:
+      humanclap screen RELATE/scores/REL.csv --out pairs.csv
+          The paper's threshold of 2: 2,892 pairs for training and 2,892 for testing.
+      humanclap screen RELATE/scores/REL.csv --max-anchor-mean 1 --split test --out test.csv
+    """
     from .relate import aggregate_pairs, load_ratings, screen_listeners
-    from .shards import write_csv
 
-    _require_folder_of(arguments.out)
-    screening = screen_listeners(load_ratings(arguments.ratings), arguments.max_anchor_mean)
+    out = require_table_place(out, "--out")
+    screening = screen_listeners(load_ratings(ratings), max_anchor_mean)
     pairs = aggregate_pairs(screening.ratings)
-    if arguments.split is not None:
-        pairs = pairs[pairs["split"] == arguments.split]
-    write_csv(pairs, arguments.out)
-    print(screening)
-    print(f"{len(pairs):,} pairs, {int(pairs['n_ratings'].sum()):,} ratings -> {arguments.out}")
+    if split is not None:
+        pairs = pairs[pairs["split"] == split]
+    write_table(pairs, out)
+    say = sys.stderr if is_stream(out) else sys.stdout
+    print(screening, file=say)
+    print(f"{len(pairs):,} pairs, {int(pairs['n_ratings'].sum()):,} ratings -> {out}", file=say)
     return 0
 
 
-def _convert(arguments: argparse.Namespace) -> int:
+class _WithSettings(click.Command):
+    """A command with an option for each setting of FinetuneConfig, which is imported when they are asked for."""
+
+    def get_params(self, context: click.Context) -> list[click.Parameter]:
+        from .finetune import FinetuneConfig
+
+        types = {"str": str, "int": int, "float": float, "bool": bool, "int | float": _count_or_share}
+        settings = [
+            click.Option([f"--{f.name.replace('_', '-')}", f.name], type=types[f.type], help=f"default: {f.default}")
+            for f in fields(FinetuneConfig)
+        ]
+        own = super().get_params(context)
+        return [*own[:-1], *settings, own[-1]]
+
+
+def _count_or_share(text: str) -> int | float:
+    return int(text) if text.isdecimal() else float(text)
+
+
+@cli.command(cls=_WithSettings, short_help="Fine-tune a CLAP on rated pairs.")
+@click.argument("pairs", metavar="PAIRS")
+@click.option("--validation", metavar="TABLE", help="rated pairs that validate")
+@click.option("--audio-root", required=True, metavar="DIR", help="the folder that the column audio is relative to")
+@click.option("--out", required=True, metavar="DIR", help="the folder of this run")
+@click.option("--config", metavar="YAML", help="settings by name; options on the command line come before them")
+@click.option("--resume", is_flag=True, help="go on with the run in --out, or begin it")
+@click.option("--overwrite", is_flag=True, help="replace the run in --out")
+@click.option("--cache", metavar="DIR", help="keep features there")
+@click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N (default: auto)")
+@click.option("--quiet", is_flag=True, help="no progress bars")
+def finetune(**arguments) -> int:
+    """Fine-tune a CLAP on rated pairs, with the paper's settings unless others are given.
+
+    PAIRS has the columns audio (below --audio-root), text and target (0-1), as `humanclap screen` writes them; with a
+    column split, its rows "train" are taken. Without --validation they are split as n_train, split_by and split_seed
+    say. --out gets the history, the model of the best epoch (model/) and, until the run is finished, a checkpoint; the
+    same command with --resume goes on after a stop. `help(humanclap.finetune.FinetuneConfig)` explains the settings.
+
+    \b
+    examples:
+      humanclap screen REL.csv --out pairs.csv
+      humanclap finetune pairs.csv --audio-root RELATE_wave --out runs/wsce+mae
+      humanclap finetune pairs.csv --audio-root RELATE_wave --out runs/wsce+mae --resume
+    """
+    from argparse import Namespace
+
+    from .finetune.__main__ import run
+
+    for name in ("audio_root", "out", "cache", "config", "pairs", "validation"):
+        arguments[name] = arguments[name] and os.fspath(expanded(arguments[name]))
+    return run(Namespace(**arguments, tensorboard=False))
+
+
+@cli.command(short_help="LAION's checkpoints to transformers, or back.")
+@click.argument("source", metavar="SRC")
+@click.argument("target", metavar="DST")
+@click.option("--to", required=True, type=click.Choice(["clapmodel", "laion"]), help="what SRC is to become")
+@click.option("--base", metavar="PT", help="with --to laion: a LAION .pt of the same architecture")
+@click.option("--tokenizer", metavar="DIR", help="with --to clapmodel: a folder (default: roberta-base's)")
+def convert(source, target, to, base, tokenizer) -> int:
+    """LAION's own checkpoint to the folder of a transformers.ClapModel, or back.
+
+    SRC is LAION's .pt, or the folder (or hub id) of a ClapModel; DST must not be there yet. No weight is lost: a key
+    that the table of names does not know stops the conversion. Embeddings agree to about 1e-7.
+
+    \b
+    examples:
+      humanclap convert 630k-audioset-best.pt laion-clap/ --to clapmodel
+          Then: transformers.ClapModel.from_pretrained("laion-clap"), or humanclap score ... --clap laion-clap/
+      humanclap convert my-human-clap/ my-human-clap.pt --to laion --base 630k-audioset-best.pt
+          Then: laion_clap.CLAP_Module(...).load_ckpt("my-human-clap.pt"). LAION's checkpoints hold heads that a
+          ClapModel does not have and no score uses; they are taken from --base.
+    """
     from .clap.convert import to_clapmodel, to_laion
 
-    if arguments.to == "clapmodel":
-        if arguments.base is not None:
+    source = expanded(source) if source.startswith("~/") else source
+    target = expanded(target)
+    if to == "clapmodel":
+        if base is not None:
             raise ValueError("--base goes with --to laion: a ClapModel takes nothing from it")
-        written = to_clapmodel(arguments.source, arguments.target, arguments.tokenizer)
+        written = to_clapmodel(source, target, tokenizer and expanded(tokenizer))
         print(f"{written}: a transformers.ClapModel with preprocessor and tokenizer")
     else:
-        if arguments.tokenizer is not None:
+        if tokenizer is not None:
             raise ValueError("--tokenizer goes with --to clapmodel: a LAION checkpoint holds none")
-        if arguments.base is None:
+        if base is None:
             raise ValueError("--to laion needs --base, a LAION .pt of the same architecture, for its heads")
-        written = to_laion(arguments.source, arguments.target, arguments.base)
+        written = to_laion(source, target, expanded(base))
         print(f"{written}: a checkpoint that laion_clap.CLAP_Module.load_ckpt reads")
     return 0
 
 
-def _fetch(arguments: argparse.Namespace) -> int:
+@cli.command(short_help="Fetch public data and weights, checked.")
+@click.argument("name", required=False)
+@click.option("--list", "listing", is_flag=True, help="what there is, how large, from where, under which licence")
+@click.option("--to", metavar="DIR", help="a folder for all of it (default: data/ and the hub's cache)")
+@click.option("--keep-archive", is_flag=True, help="keep RELATE_wave.zip once it is unpacked")
+@click.option("--quiet", is_flag=True, help="no progress bars")
+def fetch(name, listing, to, keep_archive, quiet) -> int:
+    """Fetch public data and weights at pinned revisions, checked by SHA-256.
+
+    NAME is relate, relate-audio, laion, msclap, human-clap or all. RELATE goes to data/relate, weights to the hub's
+    cache; with --to DIR, or HUMANCLAP_DATA, to DIR/relate and DIR/weights. HUMANCLAP_RELATE names the folder of RELATE
+    itself. What is here is not fetched again; files copied by hand to the same places count as well. Proxies are those
+    of the environment (https_proxy).
+
+    \b
+    examples:
+      humanclap fetch --list
+          What there is, how large, from where, under which licence.
+      humanclap fetch relate
+          The ratings, 10 MB. relate-audio: the clips, about 1.9 GB unpacked and room for the archive.
+      humanclap fetch all --to /media/disk
+          All of it into one folder, for a machine without a network: set HUMANCLAP_DATA to that folder there.
+      humanclap fetch xacle
+          Says whom to ask for XACLE's ratings and clips, which are given out by e-mail only.
+    """
     from . import download
 
-    if arguments.list:
-        print(download.listing(arguments.to))
+    folder = expanded(to) if to else None
+    if listing:
+        print(download.listing(folder))
         return 0
-    if arguments.name == "xacle":
+    if name == "xacle":
         from .rated_sets import XACLE_REQUEST
 
         print(XACLE_REQUEST, file=sys.stderr)
         return 1
-    if arguments.name is None:
+    if name is None:
         raise ValueError(f"what is to be fetched? {', '.join(download.SOURCES)} or all; --list says what each is")
     try:
-        brought = download.fetch(
-            arguments.name, arguments.to, progress=not arguments.quiet, keep_archive=arguments.keep_archive
-        )
+        fetched = download.fetch(name, folder, progress=not quiet, keep_archive=keep_archive)
     except download.DownloadError as error:
-        lines = str(error).splitlines()
-        print("\n".join(f"humanclap fetch: error: {line}" for line in lines), file=sys.stderr)
+        print("\n".join(f"humanclap fetch: error: {line}" for line in str(error).splitlines()), file=sys.stderr)
         return 1
-    for row in brought.itertuples():
+    for row in fetched.itertuples():
         print(f"{row.piece}: {row.path}" + (f" ({row.note})" if row.note else ""))
-    return 0 if (brought["state"] == "here").all() else 1
+    return 0 if (fetched["state"] == "here").all() else 1
 
 
 # --- what they share ------------------------------------------------------------------------------------
 
 
-def _report(table: pd.DataFrame, path: str) -> int:
-    """Print what came out; the exit status: 0 if every pair has a score, else 1."""
-    scored = table[table["status"] == "ok"]
-    print(f"{len(scored):,} of {len(table):,} pairs scored -> {path}")
-    if len(scored):
-        print(f"mean CLAPScore {scored['clap_score'].mean():.4f}{_interval(scored)}")
-    failed = table[table["status"] != "ok"].drop_duplicates("audio")
-    if len(failed):
-        print(f"{len(failed):,} file(s) have no score:")
-        for row in failed.head(_SHOWN).itertuples():
-            print(f"  {row.audio}: {row.status}")
-        if len(failed) > _SHOWN:
-            print(f"  ... and {len(failed) - _SHOWN:,} more, in column status of {path}")
-    return 1 if len(failed) else 0
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
 
 
-def _interval(scored: pd.DataFrame) -> str:
-    """The 95 % percentile bootstrap interval of the mean score, captions resampled."""
-    import numpy as np
+class _Forgiving:
+    """A stream whose reader may go away (`| head`), and that need not know every letter of a name.
 
-    groups = scored.groupby("text", sort=True)["clap_score"].agg(["sum", "count"]).to_numpy()
-    if len(groups) < 2:
-        return " (no interval: one caption)"
-    rng = np.random.default_rng(0)
-    means = []
-    for _ in range(_N_RESAMPLES):
-        total, count = groups[rng.integers(len(groups), size=len(groups))].sum(axis=0)
-        means.append(total / count)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return f", 95 % interval {low:.4f} to {high:.4f} (bootstrap over {len(groups):,} captions)"
+    What is written after the reader has gone is dropped: the command goes on, and its exit status is about the table.
+    """
 
+    def __init__(self, stream) -> None:
+        self._stream = stream
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
 
-def _below(root: str | None, audio: pd.Series) -> list[str]:
-    """The files' paths. Raises ValueError for a root that is no folder or a path that would leave it."""
-    if root is None:
-        return audio.tolist()
-    if not Path(root).is_dir():
-        raise ValueError(f"--audio-root {root} is no folder")
-    for path in audio:
-        if os.path.isabs(path):
-            raise ValueError(f"{path!r} is absolute: leave --audio-root out, or the leading /")
-    return [os.path.join(root, path) for path in audio]
+    def write(self, text: str) -> int:
+        self._try(lambda: self._stream.write(text))
+        return len(text)
 
+    def flush(self) -> None:
+        self._try(self._stream.flush)
 
-def _require_folder_of(path: str) -> None:
-    """Before the work, not after it."""
-    target = Path(path)
-    if target.is_dir():
-        raise ValueError(f"--out {path} is a folder; give the name of a file")
-    if not target.parent.is_dir():
-        raise ValueError(f"--out {path}: there is no folder {target.parent}")
+    def _try(self, action: Callable) -> None:
+        try:
+            action()
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 
-
-def _default_cache() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "humanclap"
-
-
-# --- the arguments --------------------------------------------------------------------------------------
-
-
-class _Parser(argparse.ArgumentParser):
-    """argparse, with one line for a mistake in place of the whole usage."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {message} ({self.prog} --help explains)\n")
-
-
-def _parser() -> _Parser:
-    plain = argparse.RawDescriptionHelpFormatter
-    parser = _Parser(prog="humanclap", description=cli_help.ABOUT, formatter_class=plain)
-    parser.add_argument("--version", action="version", version=f"humanclap {_version()}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
-
-    def command(name, run, about, examples):
-        short = about.partition("\n\n")[0].replace("\n", " ").partition(". ")[0].partition(":")[0]
-        made = commands.add_parser(
-            name, help=short, description=about, epilog=examples, formatter_class=plain
-        )
-        made.set_defaults(run=run)
-        return made.add_argument
-
-    _add_score_arguments(command("score", _score, cli_help.SCORE, cli_help.SCORE_EXAMPLES))
-    add = command("merge", _merge, cli_help.MERGE, cli_help.MERGE_EXAMPLES)
-    add("shards", nargs="+", metavar="PART.csv", help="what `score --shard i/n` wrote, all n of them")
-    add("--out", required=True, metavar="CSV", help="the whole score table")
-    add = command("screen", _screen, cli_help.SCREEN, cli_help.SCREEN_EXAMPLES)
-    add("ratings", metavar="RATINGS.csv", help="single ratings in RELATE's format")
-    add("--max-anchor-mean", type=float, default=2.0, metavar="R", help="0-10 (default: 2, the paper's)")
-    add("--split", choices=("train", "test"), help="only this one (default: both)")
-    add("--out", required=True, metavar="CSV", help="the rated pairs")
-    add = command("convert", _convert, cli_help.CONVERT, cli_help.CONVERT_EXAMPLES)
-    add("source", metavar="SRC", help="LAION's .pt, or the folder (or hub id) of a ClapModel")
-    add("target", metavar="DST", help="what to make; must not be there yet")
-    add("--to", required=True, choices=("clapmodel", "laion"), help="what SRC is to become")
-    add("--base", metavar="PT", help="with --to laion: a LAION .pt of the same architecture")
-    add("--tokenizer", metavar="DIR", help="with --to clapmodel: a folder (default: roberta-base's)")
-    add = command("fetch", _fetch, cli_help.FETCH, cli_help.FETCH_EXAMPLES)
-    add("name", nargs="?", metavar="NAME", help="relate, relate-audio, laion, msclap, human-clap or all")
-    add("--list", action="store_true", help="what there is, how large, from where, under which licence")
-    add("--to", metavar="DIR", help="a folder for all of it (default: data/ and the hub's cache)")
-    add("--keep-archive", action="store_true", help="keep RELATE_wave.zip once it is unpacked")
-    add("--quiet", action="store_true", help="no progress bars")
-    return parser
-
-
-def _add_score_arguments(add: Callable[..., argparse.Action]) -> None:
-    names = "laion, laion-fusion, msclap-2022, msclap-2023, human-clap, a hub id, a folder, a .pt, a .pth"
-    windows = "what is heard of a long clip: first, center, mean, fusion or upstream (default: the model's)"
-    add("pairs", metavar="PAIRS.csv", help="columns audio and text; others are kept")
-    add("--clap", required=True, metavar="NAME", help=names)
-    add("--out", required=True, metavar="CSV", help="the score table")
-    add("--checkpoint", metavar="FILE", help="a local copy of a named model, instead of a download")
-    add("--audio-root", metavar="DIR", help="the folder that the paths in PAIRS.csv are below")
-    add("--shard", metavar="i/n", help="only the i-th of n blocks of rows")
-    add("--window", metavar="POLICY", help=windows)
-    add("--precision", default="fp32", metavar="P", help="fp32, bf16 or fp16 (default: fp32)")
-    add("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
-    add("--batch-size", type=int, default=32, metavar="N", help="clips at a time (default: 32)")
-    add("--seed", type=int, default=0, metavar="N", help="for --window upstream (default: 0)")
-    add("--cache", metavar="DIR", help="where embeddings are kept (default: ~/.cache/humanclap)")
-    add("--no-cache", action="store_true", help="keep none")
-    add("--quiet", action="store_true", help="no progress bars")
-
-
-def _version() -> str:
-    from . import __version__
-
-    return __version__
+    def __getattr__(self, name: str):
+        return getattr(self._stream, name)

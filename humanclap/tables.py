@@ -140,16 +140,25 @@ def read_scores(path: str | os.PathLike) -> pd.DataFrame:
     """
     import pandas as pd
 
-    frame = read_table(path).frame()
-    for column in frame.columns:
-        values = frame[column].tolist()
+    table = read_table(path)
+    frame = table.frame()
+    for column, values in table.columns.items():
         if column not in SCORE_NUMBERS:
             frame[column] = pd.Series([value or None for value in values], dtype=object)
         elif all(re.fullmatch(r"-?\d+", value) for value in values):
             frame[column] = pd.Series([int(value) for value in values], dtype="int64")
         else:
+            table.require(column, _is_number_or_empty, "it must be a number or empty")
             frame[column] = pd.Series([float(value) if value else math.nan for value in values], dtype=float)
     return frame
+
+
+def _is_number_or_empty(value: str) -> bool:
+    try:
+        float(value or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def _kind(path: Path) -> str:

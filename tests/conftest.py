@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import runpy
+import signal
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ def pytest_configure(config):
     os.environ["HUMANCLAP_NO_NETWORK"] = "1"
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # a background job's children would ignore Ctrl-C as well
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def _beside_the_project(variable: str, needed: str, *places: Path) -> Path:

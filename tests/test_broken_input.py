@@ -23,8 +23,10 @@ from broken_input_doc import DOC, current
 from clap_folders import save_clap
 from safetensors.torch import load_file, save_file
 
-from humanclap import evaluate, finetune, load_clap, rated_sets, relate, report, score_pairs, shards, study
-from humanclap.cache import ArrayCache
+from humanclap import evaluate, finetune, load_clap, rated_sets, relate, report, score_pairs, study
+from humanclap.cli import read_pairs
+from humanclap.files import ArrayCache
+from humanclap.score import COLUMNS
 
 RATINGS, SETS, AUDIO, CAPTIONS = "Ratings", "Other rated sets", "Audio", "Captions and lists of pairs"
 CHECKPOINTS, TRAINING, SCORES, STUDY = "Checkpoints", "Training", "Score tables", "Notebooks and their parameters"
@@ -445,22 +447,22 @@ def caption_long(folder):
     return f"logged: {said[0]}"
 
 
-@case(CAPTIONS, "a CSV without captions", "humanclap score pairs.csv", "pairs.csv has no column text", "it has: audio")
+@case(CAPTIONS, "a CSV without captions", "humanclap score pairs.csv", "pairs.csv, line 1: no column 'text'", "it has: 'audio'")
 def pairs_column(folder):
     (folder / "pairs.csv").write_text("audio,caption\na.wav,rain\n")
-    shards.read_pairs(folder / "pairs.csv")
+    read_pairs(folder / "pairs.csv", COLUMNS[2:])
 
 
 @case(
     CAPTIONS,
     "a caption missing in a CSV",
     "humanclap score pairs.csv",
-    "pairs.csv, data row 2: text is empty",
-    "fill it in",
+    "pairs.csv, line 3, column 'text'",
+    "a caption must not be empty",
 )
 def pairs_caption(folder):
     (folder / "pairs.csv").write_text("audio,text\na.wav,rain\nb.wav, \n")
-    shards.read_pairs(folder / "pairs.csv")
+    read_pairs(folder / "pairs.csv", COLUMNS[2:])
 
 
 @case(
@@ -468,7 +470,7 @@ def pairs_caption(folder):
 )
 def pairs_scored(folder):
     (folder / "scores.csv").write_text("audio,text,clap_score\na.wav,rain,0.3\n")
-    shards.read_pairs(folder / "scores.csv")
+    read_pairs(folder / "scores.csv", COLUMNS[2:])
 
 
 # --- checkpoints ----------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line (sys.argv's, if None) and return its exit status."""
     arguments = _parser().parse_args(argv)
     try:
-        return _run(arguments)
+        return run(arguments)
     except (ValueError, TypeError, OSError, ImportError, RuntimeError) as error:
         print(f"humanclap.finetune: error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
 
 
-def _run(arguments: argparse.Namespace) -> int:
+def run(arguments: argparse.Namespace) -> int:
     from humanclap.finetune import finetune, split_pairs
 
     config = _config(arguments)
@@ -96,11 +96,9 @@ def _config(arguments: argparse.Namespace) -> FinetuneConfig:
 
 
 def _read(path: str):
-    import pandas as pd
+    from humanclap.tables import read_scores
 
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"there is no file {path}; give a CSV with the columns audio, text and target")
-    return pd.read_csv(path, converters={"audio": str, "text": str}, float_precision="round_trip")
+    return read_scores(path)
 
 
 def _yes_or_no(text: str) -> bool:
