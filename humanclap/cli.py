@@ -384,7 +384,7 @@ def fetch(name, listing, to, keep_archive, quiet) -> int:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    return " ".join(line.strip() for line in text.splitlines()).strip()
 
 
 class _Forgiving:
