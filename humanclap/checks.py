@@ -2,13 +2,33 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
+import sys
 from collections.abc import Collection, Iterable, Sized
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class ExtraMissing(ImportError, ValueError):
+    """A package of one of the extras is not installed; the message says how to install it."""
+
+
+def need_extra(package: str, extra: str, what: str) -> None:
+    """Raise ExtraMissing unless `package`, which belongs to `extra` and which `what` needs, is installed.
+
+    The package itself is not imported. humanclap is on no package index, so the message installs from the checkout.
+    """
+    if importlib.util.find_spec(package) is not None:
+        return
+    here = f"{sys.version_info[0]}.{sys.version_info[1]}"
+    only = f", with Python 3.11 or 3.12 (this is {here})" if extra in ("laion", "msclap") else ""
+    raise ExtraMissing(
+        f"{what} needs {package.replace('_', '-')} of humanclap[{extra}]: in the checkout, pip install '.[{extra}]'{only}"
+    )
 
 
 def listed(items: Iterable) -> str:

@@ -1,10 +1,12 @@
-"""What every test shares: no network, the real ratings and recordings, and the two tiers."""
+"""What every test shares: no network, the real ratings and recordings, and what needs an extra."""
 
 from __future__ import annotations
 
+import ast
 import os
 import runpy
 import signal
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -12,6 +14,50 @@ import pytest
 PROJECT = Path(__file__).resolve().parent.parent
 RELATE_PLACES = (PROJECT.parent / "shared" / "relate", PROJECT / "data" / "relate")
 GUARD = Path(__file__).resolve().parent / "no_network"
+
+
+# Where the extras are missing on purpose (`make test-light`), what needs one is left out: a file that imports one of these
+# at its top, itself or through a helper beside it, and a test marked extra(name). Everywhere else a missing package fails.
+WITHOUT_EXTRAS = os.environ.get("HUMANCLAP_TEST_EXTRAS") == "none"
+EXTRAS = {
+    "laion": ["laion_clap", "torchaudio", "torchvision"],
+    "msclap": ["msclap"],
+    "study": ["humanclap.plots", "IPython", "matplotlib", "nbformat", "papermill", "seaborn", "yaml"],
+    "dev": ["librosa", "nbclient", "pingouin", "torchlibrosa"],
+}
+LEFT_OUT: dict[str, str] = {}
+
+
+@cache
+def _extras_of(path: Path) -> frozenset[str]:
+    """The extras that a test file, and the helpers that it imports, need when they are imported."""
+    needed: set[str] = set()
+    for node in ast.parse(path.read_text(encoding="utf-8")).body:
+        names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or "", *(f"{node.module}.{alias.name}" for alias in node.names)]
+        for name in names:
+            needed |= {extra for extra, modules in EXTRAS.items() if {name, name.split(".")[0]} & set(modules)}
+            if (helper := path.with_name(f"{name}.py")).is_file():
+                needed |= _extras_of(helper)
+    return frozenset(needed)
+
+
+def pytest_ignore_collect(collection_path, config):
+    if WITHOUT_EXTRAS and collection_path.name.startswith("test_") and (needed := _extras_of(collection_path)):
+        LEFT_OUT[collection_path.name] = ", ".join(sorted(needed))
+        return True
+    return None
+
+
+def pytest_terminal_summary(terminalreporter):
+    for name, needed in sorted(LEFT_OUT.items()):
+        terminalreporter.write_line(f"left out: {name} (needs {needed})")
+
+
+def pytest_runtest_setup(item):
+    if WITHOUT_EXTRAS and (names := [name for marker in item.iter_markers("extra") for name in marker.args]):
+        pytest.skip(f"needs {', '.join(names)}")
 
 
 def pytest_configure(config):

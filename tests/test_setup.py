@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 PROJECT = Path(__file__).resolve().parent.parent
 MISSION = "jupyterlab torch laion-clap msclap torchaudio numpy pandas scipy seaborn papermill".split()
+EXTRAS = ["laion", "msclap", "study", "dev"]
 NAMES = {
     "yaml": "pyyaml",
     "huggingface-hub": "huggingface-hub",
@@ -35,8 +36,25 @@ def distributions(requirements):
     return {re.split(r"[<>=!~;\[ ]", line)[0].lower().replace("_", "-") for line in requirements}
 
 
-def test_the_ten_packages_of_the_mission_are_declared(project):
-    assert set(MISSION) <= distributions(project["dependencies"])
+@pytest.fixture(scope="module")
+def study(project):
+    """All that `make` installs: the light dependencies and every extra."""
+    extras = project["optional-dependencies"]
+    return project["dependencies"] + [line for extra in extras.values() for line in extra]
+
+
+def test_the_ten_packages_of_the_mission_are_declared(study):
+    assert set(MISSION) <= distributions(study)
+
+
+def test_a_light_installation_leaves_new_packages_and_pythons_alone(project):
+    """Only transformers has an upper limit, and nothing of the study is in it."""
+    light = [Requirement(line) for line in project["dependencies"]]
+    assert {r.name: str(r.specifier) for r in light if r.specifier} == {"transformers": "<6,>=4.57"}
+    assert not {"matplotlib", "seaborn", "jupyterlab", "laion-clap", "msclap"} & distributions(project["dependencies"])
+    assert all(version in project["requires-python"] for version in ("3.11", "3.14"))
+    for extra in ("laion", "msclap"):
+        assert all("python_version < '3.13'" in line for line in project["optional-dependencies"][extra])
 
 
 def sources(folder):
@@ -66,18 +84,20 @@ def imported(folder):
 
 @pytest.mark.parametrize("folder", ["humanclap", "benchmarks", "notebooks", "tests"])
 def test_every_package_that_is_imported_is_declared(project, folder):
-    development = project["optional-dependencies"]["dev"] if folder in ("tests", "benchmarks") else []
-    declared = distributions(project["dependencies"] + development)
+    extras = ["laion", "msclap", "study"] + (["dev"] if folder in ("tests", "benchmarks") else [])
+    optional = project["optional-dependencies"] | {
+        "dev": project["optional-dependencies"]["dev"] + project["optional-dependencies"].get("tensorboard", [])
+    }
+    declared = distributions(project["dependencies"] + [line for extra in extras for line in optional[extra]])
     found = {name.lower().replace("_", "-") for name in imported(folder)}
     assert {NAMES.get(name, name) for name in found} <= declared
 
 
-def test_the_constraints_pin_every_declared_package(project):
+def test_the_constraints_pin_every_declared_package(study):
     lines = (PROJECT / "constraints.txt").read_text(encoding="utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert all(re.fullmatch(r"[\w.-]+==[\w.+!]+", pin) for pin in pins)
-    wanted = distributions(project["dependencies"] + project["optional-dependencies"]["dev"])
-    assert wanted <= distributions(pins)
+    assert distributions(study) <= distributions(pins)
 
 
 def test_the_constraints_pin_all_that_is_installed_for_us_in_just_this_version():
@@ -96,8 +116,8 @@ def test_the_constraints_pin_all_that_is_installed_for_us_in_just_this_version()
         found[name] = installed.version
         for line in installed.requires or []:
             requirement = Requirement(line)
-            extra = "dev" if name == "humanclap" else ""
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            extras = EXTRAS if name == "humanclap" else [""]
+            if requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in extras):
                 wanted.append(canonicalize_name(requirement.name))
     del found["humanclap"]
     assert len(found) > 100
@@ -111,8 +131,8 @@ def test_the_conda_environment_leaves_every_version_to_the_constraints():
     environment = yaml.safe_load((PROJECT / "environment.yml").read_text(encoding="utf-8"))
     python, pip, packages = environment["dependencies"]
     assert re.fullmatch(r"python=3\.1[12]", python) and pip == "pip"
-    assert packages == {"pip": ["-c constraints.txt", "-e .[dev]"]}
-    assert "-c constraints.txt -e '.[dev]'" in (PROJECT / "Makefile").read_text(encoding="utf-8")
+    assert packages == {"pip": ["-c constraints.txt", f"-e .[{','.join(EXTRAS)}]"]}
+    assert f"-c constraints.txt -e '.[{','.join(EXTRAS)}]'" in (PROJECT / "Makefile").read_text(encoding="utf-8")
 
 
 def test_importing_humanclap_loads_nothing_heavy():
@@ -131,6 +151,20 @@ def test_every_public_name_loads_and_another_is_refused():
         assert getattr(humanclap, name) is not None and name in dir(humanclap)
     with pytest.raises(AttributeError, match="no 'clapscore'. Available: relate"):
         humanclap.clapscore
+
+
+def test_what_needs_an_extra_says_which_and_for_which_python(monkeypatch):
+    import humanclap
+    from humanclap.checks import ExtraMissing, need_extra
+
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    for package, extra in (("laion_clap", "laion"), ("msclap", "msclap")):
+        with pytest.raises(
+            ExtraMissing, match=rf"humanclap\[{extra}\].*pip install '.\[{extra}\]', with Python 3.11 or 3.12"
+        ):
+            need_extra(package, extra, "this")
+    with pytest.raises(ImportError, match=r"pip install '.\[study\]'$"):
+        humanclap.__getattr__("plots")
 
 
 def test_an_unsupported_python_gets_one_line_that_says_what_to_do(tmp_path):

@@ -16,6 +16,8 @@ from types import ModuleType
 import numpy as np
 import torch
 
+from ..checks import need_extra
+
 
 @contextlib.contextmanager
 def surroundings_kept() -> Iterator[None]:
@@ -51,9 +53,8 @@ def laion_models() -> ModuleType:
     `import laion_clap` itself asks the hub for three tokenizers, two of which no model of its uses. Raises
     ImportError where laion-clap is not installed.
     """
+    need_extra("laion_clap", "laion", "LAION's own checkpoint")
     spec = importlib.util.find_spec("laion_clap")
-    if spec is None or not spec.submodule_search_locations:
-        raise ImportError("LAION's models need the package laion-clap: pip install laion-clap==1.1.7")
     folder = str(Path(next(iter(spec.submodule_search_locations))))
     with surroundings_kept():
         sys.path.insert(0, folder)
@@ -62,8 +63,7 @@ def laion_models() -> ModuleType:
 
 def msclap_models() -> ModuleType:
     """`msclap.models.clap`. Raises ImportError where msclap is not installed."""
-    if importlib.util.find_spec("msclap") is None:
-        raise ImportError("MS CLAP's models need the package msclap: pip install msclap==1.3.4")
+    need_extra("msclap", "msclap", "MS CLAP")
     with surroundings_kept():
         return importlib.import_module("msclap.models.clap")
 
