@@ -20,7 +20,7 @@ GUARD = Path(__file__).resolve().parent / "no_network"
 # at its top, itself or through a helper beside it, and a test marked extra(name). Everywhere else a missing package fails.
 WITHOUT_EXTRAS = os.environ.get("HUMANCLAP_TEST_EXTRAS") == "none"
 EXTRAS = {
-    "laion": ["laion_clap", "torchaudio", "torchvision"],
+    "laion": ["laion_clap", "laion_small", "torchaudio", "torchvision"],
     "msclap": ["msclap"],
     "study": ["humanclap.plots", "IPython", "matplotlib", "nbformat", "papermill", "seaborn", "yaml"],
     "dev": ["librosa", "nbclient", "pingouin", "torchlibrosa"],

@@ -152,7 +152,8 @@ ODD = [
 
 @pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.jsonl", "t.json", "t.csv.gz", "t.tsv.gz", "t.jsonl.gz", "t"])
 def test_text_comes_back_letter_for_letter(tmp_path, name):
-    frame = pd.DataFrame({"audio": "a.wav", "text": ODD, "odd \r, name": ODD[::-1]}, index=np.arange(len(ODD))[::-1])
+    content = {"audio": "a.wav", "text": ODD, "odd \r, name": ODD[::-1]}
+    frame = pd.DataFrame(content, index=np.arange(len(ODD))[::-1], dtype=object)
     write_table(frame, tmp_path / name)
     table = read_table(tmp_path / name)
     assert table.columns == {column: frame[column].tolist() for column in frame}
@@ -215,6 +216,7 @@ def test_a_score_table_comes_back_with_its_numbers_and_its_captions(tmp_path):
             "training_seed": [0.0, float("nan"), 1.0],
         }
     )
+    scores = scores.astype({name: object for name in scores if scores[name].dtype.kind not in "if"})
     back = read_scores(write_table(scores, tmp_path / "01_scores.csv"))
     pd.testing.assert_frame_equal(back, scores, check_exact=True)
     (tmp_path / "bad.csv").write_text("audio,target\na,0.5\nb,high\n")
