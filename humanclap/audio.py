@@ -2,15 +2,38 @@
 
 from __future__ import annotations
 
+import logging
 import math
+import mmap
 import os
-from collections.abc import Callable
-from pathlib import Path
+import re
+import stat
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 
 import numpy as np
 
 MIN_SECONDS = 0.05
 """Shortest clip that is accepted. A shorter one, repeated to fill a window, becomes a tone above 20 Hz."""
+
+POLICIES = ("first", "center", "mean", "upstream")
+"""The window policies of every model; one with feature fusion has "fusion" as well."""
+
+_FILLS = ("repeatpad", "repeat")
+_RATES = (1_000, 1_000_000)  # Hz; anything else is a broken header
+_BLOCK = 2**18  # values decoded at once: 1 MB
+_UNKNOWN = 2**62  # libsndfile's length of a FLAC that states none is beyond this
+_SLOPPY_BYTES = 64  # some writers count the header twice, or a padding byte that does not exist
+_SLOPPY_MP3 = 4 * 1_152  # samples: encoders count their delay differently
+_OPEN_END = range(0x7FFF_0000, 0x1_0000_0000)  # 32-bit sizes written to a pipe, whose length nobody knew
+_FAR_BEYOND = 2.0  # full scales
+_CANCELLED = 1e-3  # power of the mix in that of the channels: -30 dB
+_SILENT = 1e-8  # power: -80 dB
+# libsndfile's log of the container, whatever its format: "data : 64000 (should be 31978)".
+_SIZES = re.compile(r"^\s*(?:RIFF|RIFX|FORM|data|SSND|BODY|Riff size|Data size) *: (\d+) \(should be (\d+)\)", re.M | re.I)
+_log = logging.getLogger(__name__)
+_notes: dict[str, str] = {}
 
 
 class AudioError(ValueError):
@@ -25,45 +48,65 @@ class AudioError(ValueError):
         return f"{self.path}: {self.reason}"
 
 
-def load_audio(path: str | os.PathLike, sample_rate: int) -> np.ndarray:
+def load_audio(path: str | os.PathLike, sample_rate: int, seconds: float | None = None) -> np.ndarray:
     """Read a file as one channel at `sample_rate` (Hz): float32 `[T]`, full scale ±1.
 
     Any format that libsndfile reads (WAV, FLAC, OGG, MP3, ...). Channels are averaged first; another rate is
-    resampled with soxr HQ to ceil(n · sample_rate / file rate) samples, which is what `librosa.load`, and so
-    laion-clap, does. Digital silence is audio and is returned: a system that generates nothing must be
-    scored on it. Raises AudioError (a ValueError) with path and reason for a file that is missing, a
-    folder, empty, not audio, a WAV cut short, shorter than MIN_SECONDS, or holds NaN or infinity; ValueError for
-    a sample_rate that is no positive whole number.
+    resampled with soxr HQ to T = ceil(n · sample_rate / file rate) samples, which is what `librosa.load`, and
+    so laion-clap, does. With `seconds`, only the beginning is read and returned, the same samples as of the whole.
+    Memory is that of the samples returned, however long the file is. Digital silence is audio and is returned:
+    a system that generates nothing must be scored on it. Samples far beyond full scale, and channels that
+    cancel each other, are read with a warning (see `note_of`).
+
+    Raises AudioError (a ValueError), with path and reason, for whatever is wrong with the file: missing, a folder or a
+    pipe, empty, not audio, a rate that no recording has, fewer samples than its header promises, shorter than
+    MIN_SECONDS, NaN or infinity among the samples; ValueError for a sample_rate that is not a positive whole number.
     """
     if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
         raise ValueError(f"sample_rate is {sample_rate!r}; it must be a positive whole number of Hz")
-    mono, file_rate = decode_mono(path)
-    return _resample(mono, file_rate, int(sample_rate))
+    n_wanted = math.inf if seconds is None else round(seconds * sample_rate)
+    with _reading(path) as clip:
+        blocks = clip.blocks()
+        if clip.rate != sample_rate:
+            blocks = _resampled(blocks, clip.rate, int(sample_rate))
+        samples = _joined(blocks, n_wanted)
+        clip.check()
+        n_samples = min(n_wanted, math.ceil(clip.n_read * (sample_rate / clip.rate)))
+        if len(samples) >= n_samples:
+            return samples[:n_samples]
+        # soxr may return one sample less than librosa, which then fills with zero; so do we.
+        return np.pad(samples, (0, n_samples - len(samples)))
 
 
-def decode_mono(path: str | os.PathLike) -> tuple[np.ndarray, int]:
-    """Read a file as one channel at its own rate: float32 `[T]`, and that rate; raises as `load_audio`."""
-    samples, file_rate = _decode(path)
-    if len(samples) == 0:
-        raise AudioError(path, "the file holds no samples")
-    if len(samples) < MIN_SECONDS * file_rate:
-        seconds = len(samples) / file_rate
-        raise AudioError(path, f"too short: {seconds:.3f} s, at least {MIN_SECONDS} s is needed")
-    if not np.isfinite(samples).all():
-        raise AudioError(path, "the samples hold NaN or infinity")
-    return samples.mean(axis=1) if samples.shape[1] > 1 else samples[:, 0], file_rate
+def decode_mono(path: str | os.PathLike, seconds: float | None = None) -> tuple[np.ndarray, int]:
+    """Read a file as one channel at its own rate: float32 `[T]`, and that rate; otherwise as `load_audio`."""
+    with _reading(path) as clip:
+        n_wanted = math.inf if seconds is None else math.ceil(seconds * clip.rate)
+        samples = _joined(clip.blocks(), n_wanted)
+        clip.check()
+        return samples if seconds is None else samples[: int(n_wanted)], clip.rate
 
 
-def window(waveform: np.ndarray, n_samples: int, policy: str = "first") -> np.ndarray:
-    """Cut or fill `waveform` `[T]` to exactly `[n_samples]`, the same way at every call.
+def check_file(path: str | os.PathLike) -> os.stat_result:
+    """The status of a regular file that is not empty; AudioError for anything else.
 
-    A longer clip is cut by `policy`: "first" keeps its beginning, "center" its middle. A shorter one is
-    filled as the LAION models were trained ("repeatpad"): repeated floor(n_samples / T) times, then zeros.
-    Raises ValueError for an unknown policy (it lists the known), an empty clip or n_samples < 1.
+    To be asked before a file is opened: opening a named pipe waits for a writer that may never come.
     """
-    if policy not in _CUTS:
-        raise ValueError(f"unknown window {policy!r}; known: {', '.join(WINDOWS)}")
-    return windows(waveform, n_samples, policy)[0]
+    try:
+        status = os.stat(os.path.expanduser(path))
+    except (OSError, ValueError) as error:  # ValueError: NUL, or a character that no file name can hold
+        raise AudioError(path, _why_absent(os.fspath(path), error)) from error
+    if not stat.S_ISREG(status.st_mode):
+        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
+        raise AudioError(path, f"not a file but {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}")
+    if status.st_size == 0:
+        raise AudioError(path, "the file is empty (0 bytes)")
+    return status
+
+
+def note_of(path: str | os.PathLike) -> str | None:
+    """What was odd about a file when this process last read it, which its score does not show; None for nothing."""
+    return _notes.get(os.fspath(path))
 
 
 def windows(
@@ -75,10 +118,11 @@ def windows(
 ) -> np.ndarray:
     """All that a model hears of `waveform` `[T]` under `policy`: `[W, n_samples]`, W >= 1.
 
-    "first" and "center" are one window; "mean" is ceil(T / n_samples) of them, side by side, the last one
-    flush with the end; "upstream" is one that starts where `draw(T - n_samples)` says. A shorter clip is
-    filled: "repeatpad" as in `window`, "repeat" goes on repeating to the end, as MS CLAP does. Raises
-    ValueError for an unknown policy or fill, an empty clip or n_samples < 1.
+    "first" is the beginning and "center" the middle; "mean" is ceil(T / n_samples) windows, side by side, the
+    last one flush with the end; "upstream" is one that starts where `draw(T - n_samples)` says. A shorter clip is
+    filled: "repeatpad", as the LAION models were trained, repeats it floor(n_samples / T) times, then
+    zeros; "repeat" repeats it to the end, as MS CLAP does. Raises ValueError for an unknown policy or fill, an
+    empty clip or n_samples < 1.
     """
     if policy not in POLICIES or fill not in _FILLS:
         known = f"windows: {', '.join(POLICIES)}; fills: {', '.join(_FILLS)}"
@@ -93,77 +137,197 @@ def windows(
         repeats = n_samples // length if fill == "repeatpad" else -(-n_samples // length)
         repeated = np.tile(waveform, repeats)[:n_samples]
         return np.pad(repeated, (0, n_samples - len(repeated)))[None]
-    if policy == "upstream":
+    if policy == "mean":
+        starts = [*range(0, overflow, n_samples), overflow]
+    elif policy == "upstream":
         if draw is None:
             raise ValueError("the window 'upstream' starts at a drawn place and needs `draw`")
         starts = [draw(overflow)]
-    elif policy == "mean":
-        starts = [*range(0, overflow, n_samples), overflow]
     else:
-        starts = [_CUTS[policy](overflow)]
+        starts = [0 if policy == "first" else overflow // 2]
     return np.stack([waveform[start : start + n_samples] for start in starts])
 
 
-# Each policy gives the start of the window from the number of samples that do not fit.
-_CUTS: dict[str, Callable[[int], int]] = {
-    "first": lambda overflow: 0,
-    "center": lambda overflow: overflow // 2,
-}
-WINDOWS = tuple(_CUTS)
-"""The policies that keep one window, at a fixed place."""
-
-POLICIES = (*WINDOWS, "mean", "upstream")
-"""The window policies that every model takes; one with feature fusion has "fusion" besides."""
-
-_FILLS = ("repeatpad", "repeat")
-_SLOPPY_BYTES = 64  # some writers count the header twice, or a padding byte that is not there
-_OPEN_END = 0x7FFF_0000  # what writes to a pipe does not know its length and says one near the largest
+# --- one file -------------------------------------------------------------------------------------------
 
 
-def _decode(path: str | os.PathLike) -> tuple[np.ndarray, int]:
-    """All samples of a file, float32 `[T, channels]`, and its rate in Hz."""
-    import soundfile  # on use, and soxr too: a machine that trains on stored features may have neither
-
-    file = Path(path)
+@contextmanager
+def _reading(path: str | os.PathLike) -> Iterator[_Clip]:
+    """An open clip; whatever a decoder, a resampler or the file system raises for it becomes AudioError."""
+    check_file(path)
+    clip = None
     try:
-        size = file.stat().st_size
-    except OSError as error:
-        reason = "file not found" if isinstance(error, FileNotFoundError) else str(error.strerror or error)
-        raise AudioError(path, reason) from error
-    if not file.is_file():
-        raise AudioError(path, "not a file")
-    if size == 0:
-        raise AudioError(path, "the file is empty (0 bytes)")
-    announced = _announced_bytes(file)
-    if announced > size + _SLOPPY_BYTES:
-        # libsndfile would read what is there and say nothing.
-        reason = f"cut short: its header says {announced:,} bytes, {size:,} are there; copy it again"
-        raise AudioError(path, reason)
-    try:
-        return soundfile.read(file, dtype="float32", always_2d=True)
-    except (soundfile.SoundFileError, OSError, TypeError) as error:
-        # TypeError: soundfile takes ".raw" for headerless samples and asks for their rate. libsndfile's own
-        # text begins with the path, which AudioError carries already.
-        detail = str(getattr(error, "error_string", error)).strip().rstrip(".")
+        clip = _Clip(path)
+        yield clip
+    except AudioError:
+        raise
+    except MemoryError as error:
+        raise AudioError(path, "too long for this machine's memory; cut it into shorter clips") from error
+    except Exception as error:
+        # libsndfile's own text begins with the path, which AudioError carries already. TypeError: soundfile
+        # takes ".raw" for samples without a header and asks for their rate.
+        detail = " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".")
         raise AudioError(path, f"not readable as audio ({detail}); make it a WAV, FLAC, OGG or MP3") from error
+    finally:
+        if clip is not None:
+            clip.handle.close()
 
 
-def _announced_bytes(file: Path) -> int:
-    """The size of a WAV by its own header; 0 where it says none (a stream's) and for all other formats."""
-    with file.open("rb") as handle:
-        start = handle.read(12)
-    if start[:4] != b"RIFF" or start[8:] != b"WAVE":
-        return 0
-    announced = int.from_bytes(start[4:8], "little")
-    return announced + 8 if announced < _OPEN_END else 0
+class _Clip:
+    """An open audio file at its own `rate` (Hz), read once from its beginning; `n_read` frames so far."""
+
+    def __init__(self, path: str | os.PathLike):
+        import soundfile  # on use, and soxr too: a machine that trains on stored features may have neither
+
+        self.path, self.n_read, self._ended = path, 0, False
+        self._peak = self._power = self._mixed_power = 0.0
+        name = os.path.expanduser(path)
+        # As bytes where names are bytes: they need not be text.
+        self.handle = soundfile.SoundFile(name if os.name == "nt" else os.fsencode(name))
+        if self.handle.frames == 0 and (content := _open_ended(name)) is not None:
+            self.handle = soundfile.SoundFile(content)
+        # soundfile seeks after each read, which fails at the end of a FLAC of unknown length.
+        self.handle.seekable = lambda: False
+        self.rate = self.handle.samplerate
+        if not _RATES[0] <= self.rate <= _RATES[1]:
+            allowed = f"{_RATES[0]:,} to {_RATES[1]:,} Hz"
+            raise AudioError(path, f"a broken header: its sample rate is {self.rate:,} Hz, and must be {allowed}")
+        self._check_header()
+
+    def blocks(self) -> Iterator[np.ndarray]:
+        """The channels' mean, float32 `[n]` at a time. Raises AudioError for NaN, infinity and what can't be decoded."""
+        import soundfile
+
+        channels = self.handle.channels
+        while True:
+            try:
+                block = self.handle.read(max(1, _BLOCK // channels), dtype="float32", always_2d=True)
+            except soundfile.LibsndfileError as error:
+                raise self._cut_short(f"decoding ends after {self.n_read:,} ({error.error_string})") from error
+            if not len(block):
+                self._ended = True
+                return
+            self.n_read += len(block)
+            low, high = float(block.min()), float(block.max())
+            if not (math.isfinite(low) and math.isfinite(high)):
+                raise AudioError(self.path, "the samples hold NaN or infinity")
+            self._peak = max(self._peak, high, -low)
+            mono = block.mean(axis=1) if channels > 1 else block[:, 0]
+            if channels > 1:
+                self._power += float(np.vdot(block, block)) / channels
+                self._mixed_power += float(np.vdot(mono, mono))
+            yield mono
+
+    def check(self) -> None:
+        """After the last block that is needed: AudioError for too few samples, a note for odd ones."""
+        promised, form = self.handle.frames, self.handle.format
+        slack = _SLOPPY_MP3 if form == "MP3" else 0
+        if promised < _UNKNOWN:
+            if self._ended and self.n_read < promised - slack:
+                raise self._cut_short(f"{self.n_read:,} are there")
+            if not self._ended and form in ("FLAC", "MP3") and not self._has_frame(promised - slack - 1):
+                raise self._cut_short("not all are there")
+        if self.n_read == 0:
+            raise AudioError(self.path, "the file holds no samples")
+        if self._ended and self.n_read < MIN_SECONDS * self.rate:
+            seconds = self.n_read / self.rate
+            raise AudioError(self.path, f"too short: {seconds:.3f} s, at least {MIN_SECONDS} s is needed")
+        note = None
+        if self._peak > _FAR_BEYOND:
+            note = f"samples reach {self._peak:,.4g} times full scale, and models clip or misjudge them; scale them to ±1"
+        elif self._power > _SILENT * self.n_read and self._mixed_power < _CANCELLED * self._power:
+            note = "the channels cancel each other (antiphase): their mean, which is what a model hears, is nearly silent"
+        _remember(self.path, note)
+
+    def _has_frame(self, number: int) -> bool:
+        import soundfile
+
+        try:
+            self.handle.seek(max(number, self.n_read - 1))
+            return len(self.handle.read(1)) == 1
+        except soundfile.LibsndfileError:
+            return False
+
+    def _check_header(self) -> None:
+        """libsndfile reads what is there of a file that was cut short, and says so in its log alone."""
+        form = self.handle.format
+        for said, found in _SIZES.findall(self.handle.extra_info):
+            said, found = int(said), int(found)
+            open_end = said in _OPEN_END and form not in ("RF64", "W64")
+            if said > found + _SLOPPY_BYTES and not open_end:
+                reason = f"cut short: its header says {said:,} bytes, {found:,} are there; copy it again"
+                raise AudioError(self.path, reason)
+        if form == "OGG" and _ends_inside_a_page(os.path.expanduser(self.path)):
+            raise AudioError(self.path, "cut short: its last Ogg page is not whole; copy it again")
+
+    def _cut_short(self, found: str) -> AudioError:
+        said = f"{self.handle.frames:,} samples" if self.handle.frames < _UNKNOWN else "no length"
+        return AudioError(self.path, f"cut short or damaged: its header says {said}, {found}; copy it again")
 
 
-def _resample(mono: np.ndarray, file_rate: int, sample_rate: int) -> np.ndarray:
-    if file_rate == sample_rate:
-        return mono
+def _joined(blocks: Iterable[np.ndarray], n_samples: float) -> np.ndarray:
+    """Blocks, until there are `n_samples`, as one array; in memory once, though nobody knows how many will come."""
+    joined = bytearray()
+    for block in blocks:
+        joined += block.data
+        if len(joined) >= 4 * n_samples:
+            break
+    return np.frombuffer(joined, dtype=np.float32) if joined else np.empty(0, np.float32)
+
+
+def _resampled(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: int) -> Iterator[np.ndarray]:
+    """Blocks at another rate, the same samples as of all at once."""
     import soxr
 
-    n_samples = math.ceil(len(mono) * (sample_rate / file_rate))
-    resampled = soxr.resample(mono, file_rate, sample_rate, quality="HQ")[:n_samples]
-    # soxr may return one sample less than librosa, which then fills with zero; so do we.
-    return np.pad(resampled, (0, n_samples - len(resampled)))
+    stream = soxr.ResampleStream(file_rate, sample_rate, num_channels=1, dtype="float32", quality="HQ")
+    for block in blocks:
+        yield stream.resample_chunk(block)
+    yield stream.resample_chunk(np.empty(0, np.float32), last=True)
+
+
+def _open_ended(path: str) -> mmap.mmap | None:
+    """A WAV stream whose header says 0 bytes although samples follow, with the number of bytes there are."""
+    with open(path, "rb") as file:
+        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
+    data = content.find(b"data\0\0\0\0", 12, 2**16)
+    if content[:4] != b"RIFF" or data < 0 or len(content) <= data + 8:
+        return None
+    for size_at in (4, data + 4):
+        follow = min(len(content) - size_at - 4, 2**32 - 1) & ~1  # even: a chunk is padded to that
+        content[size_at : size_at + 4] = follow.to_bytes(4, "little")
+    return content
+
+
+def _ends_inside_a_page(path: str) -> bool:
+    """Whether the last page of an Ogg file promises more bytes than follow: 27 bytes, a table of lengths, the parts."""
+    with open(path, "rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - 2 * 65_307))  # the largest page, twice
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS") :]
+    return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
+
+
+def _remember(path: str | os.PathLike, note: str | None) -> None:
+    """Warn once of each file, as long as its note stays the same."""
+    name = os.fspath(path)
+    if note is None:
+        _notes.pop(name, None)
+    elif _notes.get(name) != note:
+        _notes[name] = note
+        _log.warning("%s: %s", name, note)
+
+
+def _why_absent(path: str, error: OSError | ValueError) -> str:
+    if isinstance(error, ValueError):
+        return f"no file can have this name ({error})"
+    if not isinstance(error, FileNotFoundError):
+        return error.strerror or str(error)
+    if "\\" in path and os.name != "nt":
+        return "file not found; its path holds backslashes: write it with /"
+    folder, name = os.path.split(os.path.expanduser(path))
+    for form in ("NFC", "NFD"):
+        for other in (os.path.join(folder, unicodedata.normalize(form, name)), unicodedata.normalize(form, path)):
+            if other != path and os.path.exists(other):
+                return f"file not found; the same name is there in Unicode form {form}: write the path in that form"
+    return "file not found"
