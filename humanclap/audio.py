@@ -11,8 +11,11 @@ import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
+
+from .files import expanded
 
 MIN_SECONDS = 0.05
 """Shortest clip that is accepted. A shorter one, repeated to fill a window, becomes a tone above 20 Hz."""
@@ -31,7 +34,7 @@ _FAR_BEYOND = 2.0  # full scales
 _CANCELLED = 1e-3  # power of the mix in that of the channels: -30 dB
 _SILENT = 1e-8  # power: -80 dB
 # libsndfile's log of the container, whatever its format: "data : 64000 (should be 31978)".
-_SIZES = re.compile(r"^\s*(?:RIFF|RIFX|FORM|data|SSND|BODY|Riff size|Data size) *: (\d+) \(should be (\d+)\)", re.M | re.I)
+_SIZES = re.compile(r"(?im)^\s*(?:RIFF|RIFX|FORM|data|SSND|BODY|Riff size|Data size) *: (\d+) \(should be (\d+)\)")
 _log = logging.getLogger(__name__)
 _notes: dict[str, str] = {}
 
@@ -93,7 +96,7 @@ def check_file(path: str | os.PathLike) -> os.stat_result:
     To be asked before a file is opened: opening a named pipe waits for a writer that may never come.
     """
     try:
-        status = os.stat(os.path.expanduser(path))
+        status = os.stat(expanded(path))
     except (OSError, ValueError) as error:  # ValueError: NUL, or a character that no file name can hold
         raise AudioError(path, _why_absent(os.fspath(path), error)) from error
     if not stat.S_ISREG(status.st_mode):
@@ -181,7 +184,7 @@ class _Clip:
 
         self.path, self.n_read, self._ended = path, 0, False
         self._peak = self._power = self._mixed_power = 0.0
-        name = os.path.expanduser(path)
+        name = os.fspath(expanded(path))
         # As bytes where names are bytes: they need not be text.
         self.handle = soundfile.SoundFile(name if os.name == "nt" else os.fsencode(name))
         if self.handle.frames == 0 and (content := _open_ended(name)) is not None:
@@ -234,9 +237,13 @@ class _Clip:
             raise AudioError(self.path, f"too short: {seconds:.3f} s, at least {MIN_SECONDS} s is needed")
         note = None
         if self._peak > _FAR_BEYOND:
-            note = f"samples reach {self._peak:,.4g} times full scale, and models clip or misjudge them; scale them to ±1"
+            note = (
+                f"samples reach {self._peak:,.4g} times full scale, and models clip or misjudge them; scale them to ±1"
+            )
         elif self._power > _SILENT * self.n_read and self._mixed_power < _CANCELLED * self._power:
-            note = "the channels cancel each other (antiphase): their mean, which is what a model hears, is nearly silent"
+            note = (
+                "the channels cancel each other (antiphase): their mean, which is what a model hears, is nearly silent"
+            )
         _remember(self.path, note)
 
     def _has_frame(self, number: int) -> bool:
@@ -257,7 +264,7 @@ class _Clip:
             if said > found + _SLOPPY_BYTES and not open_end:
                 reason = f"cut short: its header says {said:,} bytes, {found:,} are there; copy it again"
                 raise AudioError(self.path, reason)
-        if form == "OGG" and _ends_inside_a_page(os.path.expanduser(self.path)):
+        if form == "OGG" and _ends_inside_a_page(expanded(self.path)):
             raise AudioError(self.path, "cut short: its last Ogg page is not whole; copy it again")
 
     def _cut_short(self, found: str) -> AudioError:
@@ -298,7 +305,7 @@ def _open_ended(path: str) -> mmap.mmap | None:
     return content
 
 
-def _ends_inside_a_page(path: str) -> bool:
+def _ends_inside_a_page(path: Path) -> bool:
     """Whether the last page of an Ogg file promises more bytes than follow: 27 bytes, a table of lengths, the parts."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -325,7 +332,7 @@ def _why_absent(path: str, error: OSError | ValueError) -> str:
         return error.strerror or str(error)
     if "\\" in path and os.name != "nt":
         return "file not found; its path holds backslashes: write it with /"
-    folder, name = os.path.split(os.path.expanduser(path))
+    folder, name = os.path.split(expanded(path))
     for form in ("NFC", "NFD"):
         for other in (os.path.join(folder, unicodedata.normalize(form, name)), unicodedata.normalize(form, path)):
             if other != path and os.path.exists(other):

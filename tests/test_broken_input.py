@@ -9,6 +9,7 @@ import json
 import logging
 import pickle
 import shutil
+import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -333,6 +334,16 @@ def audio_folder(folder):
     return status(folder, lambda path: path.mkdir())
 
 
+@case(AUDIO, "a named pipe in the place of a clip", SCORE, "not a file but a named pipe")
+def audio_pipe(folder):
+    return status(folder, os.mkfifo)
+
+
+@case(AUDIO, "a sample rate of 1 Hz", SCORE, "a broken header: its sample rate is 1 Hz", "must be 1,000 to 1,000,000 Hz")
+def audio_one_hz(folder):
+    return status(folder, lambda path: soundfile.write(path, np.ones(32_000) / 2, 1))
+
+
 @case(AUDIO, "a file of 0 bytes", SCORE, "the file is empty (0 bytes)")
 def audio_empty(folder):
     return status(folder, lambda path: path.touch())
@@ -359,7 +370,7 @@ def audio_nan(folder):
 
 
 @case(
-    AUDIO, "a WAV cut short in copying", SCORE, "cut short: its header says 32,044 bytes, 16,000 are there", "copy it"
+    AUDIO, "a WAV cut short in copying", SCORE, "cut short: its header says 32,036 bytes, 15,992 are there", "copy it"
 )
 def audio_cut(folder):
     def write(path):
@@ -369,7 +380,7 @@ def audio_cut(folder):
     return status(folder, write)
 
 
-@case(AUDIO, "a FLAC cut short", "clap.embed_audio(['bad.flac'])", "bad.flac: not readable as audio", "make it a WAV")
+@case(AUDIO, "a FLAC cut short", "clap.embed_audio(['bad.flac'])", "bad.flac: cut short or damaged", "copy it again")
 def audio_cut_flac(folder):
     path = folder / "bad.flac"
     soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(16_000), 16_000)
@@ -415,6 +426,12 @@ def caption_none(folder):
 @case(CAPTIONS, "a number for a caption", "clap.embed_text([7])", "caption 0 is 7", "it must be a text")
 def caption_number(folder):
     clap().embed_text([7])
+
+
+@case(CAPTIONS, "half an emoji in a caption", "score_pairs(clap, paths, ['\\ud83d'])", "holds half a character", "write it again")
+def caption_half(folder):
+    soundfile.write(folder / "a.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
+    return f"status: {score_pairs(clap(), [folder / 'a.wav'], ['rain ' + chr(0xD83D)], progress=False)['status'][0]}"
 
 
 @case(

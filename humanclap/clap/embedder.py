@@ -113,6 +113,10 @@ class Embedder:
             list(texts), lambda batch: self._unit(self.encode_text, self.text_tokens(batch))
         )
 
+    def embed_tokens(self, tokens: dict[str, torch.Tensor]) -> np.ndarray:
+        """`text_tokens` of N captions -> float32 `[N, D]`, L2-normalised, without a graph."""
+        return self._unit(self.encode_text, tokens)
+
     def _in_batches(
         self, items: Sequence, embed: Callable[[Sequence], np.ndarray], size: int = BATCH_SIZE
     ) -> np.ndarray:

@@ -71,7 +71,9 @@ class FrontEnd:
         draws for this list, in its order, from numpy's generator with this seed.
         """
         rng = np.random.RandomState(self.seed) if self.window == "upstream" else None
-        features = [self.features(audio.load_audio(path, self.sample_rate), rng) for path in paths]
+        # Of a long clip only what is heard is read.
+        seconds = int(self.extractor.nb_max_samples) / self.sample_rate if self.window == "first" else None
+        features = [self.features(audio.load_audio(path, self.sample_rate, seconds), rng) for path in paths]
         if not features:
             raise ValueError("no files were given; audio_features needs at least one")
         flags = [longer for _, longer in features]

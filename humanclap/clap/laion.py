@@ -90,7 +90,8 @@ class LaionClap(Embedder):
         """
         require_several(paths, "paths")
         rng = np.random.RandomState(self.seed) if self.window == "upstream" else None
-        clips = [self._features(audio.load_audio(path, SAMPLE_RATE), rng) for path in paths]
+        seconds = CLIP_SAMPLES / SAMPLE_RATE if self.window == "first" else None  # of a long clip what is heard
+        clips = [self._features(audio.load_audio(path, SAMPLE_RATE, seconds), rng) for path in paths]
         if not clips:
             raise ValueError("no files were given; audio_features needs at least one")
         counts = torch.tensor([len(mels) for mels, _ in clips])

@@ -108,12 +108,9 @@ class LazyClap:
         """As the opened model's."""
         return self.open().text_tokens(texts)
 
-    def encode_text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
+    def embed_tokens(self, tokens: dict[str, torch.Tensor]) -> np.ndarray:
         """As the opened model's."""
-        return self.open().encode_text(tokens)
-
-    def _unit(self, encode, inputs: dict[str, torch.Tensor]) -> np.ndarray:
-        return self.open()._unit(encode, inputs)
+        return self.open().embed_tokens(tokens)
 
     # --- memory -----------------------------------------------------------------------------------------
 
