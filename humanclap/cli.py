@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -109,11 +110,9 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
     A run that was stopped goes on where it was when the same command is given again: embeddings are kept in the cache
     folder as they are made, by the content of the file, the weights and all settings.
     """
-    from .score import COLUMNS, score_pairs
+    from .score import COLUMNS, score_as_launched
 
     is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun or accelerate started
-    if no_cache and int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise ValueError("--no-cache does not go with several processes: the cache is how they share embeddings")
     if is_main:
         out = require_table_place(out, "--out")
     frame, notes = read_pairs(pairs, COLUMNS[2:])
@@ -126,10 +125,10 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
     from .clap.lazy import LazyClap  # torch from here on
 
     model["checkpoint"] = model["checkpoint"] and expanded(model["checkpoint"])
-    clap = LazyClap(expanded(clap) if clap.startswith("~/") else clap, memory=cache, **model)
-    settings = {"batch_size": batch_size, "cache_dir": cache, "progress": is_main and not quiet}
-    scores = score_pairs(clap, paths, frame["text"].tolist(), **settings)
-    if not is_main:
+    open_clap = partial(LazyClap, expanded(clap) if clap.startswith("~/") else clap, memory=cache, **model)
+    settings = {"batch_size": batch_size, "cache_dir": cache, "progress": not quiet, "device": model["device"]}
+    scores = score_as_launched(open_clap, paths, frame["text"].tolist(), **settings)
+    if scores is None:  # the main process has them
         return 0
     for column in COLUMNS[2:]:
         frame[column] = scores[column].to_numpy()  # by position

@@ -235,10 +235,10 @@ def _made_by(clap: Clap) -> dict[str, str]:
     return {"model": str(clap.name)} | {column: str(getattr(clap, column)) for column in COLUMNS[6:]}
 
 
-def _shown(items: Iterable[_Item], total: int, name: str, progress: bool) -> Iterable[_Item]:
+def _shown(items: Iterable[_Item], total: int, name: str, progress: bool) -> Iterator[_Item]:
     from tqdm.auto import tqdm
 
-    return tqdm(items, total=total, desc=name, disable=not progress)
+    yield from tqdm(items, total=total, desc=name, disable=not progress)
 
 
 # --- embedding ------------------------------------------------------------------------------------------

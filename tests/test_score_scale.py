@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,7 +15,7 @@ from angle_clap import AngleClap, angle_files
 from clap_folders import CAPTIONS, save_clap, save_clips
 
 from humanclap import load_clap, score_pairs
-from humanclap.score import _in_flight
+from humanclap.score import _in_flight, score_as_launched
 
 
 @pytest.fixture(scope="module")
@@ -152,3 +155,63 @@ def test_a_resumed_run_differs_from_a_straight_one_by_less_than_1e6(clap, pairs,
     pd.testing.assert_frame_equal(
         score_pairs(clap, *pairs, cache_dir=tmp_path, progress=False), resumed, check_exact=True
     )
+
+
+# --- over processes -------------------------------------------------------------------------------------
+
+COMMAND = """
+import os, signal, sys
+from pathlib import Path
+from humanclap import cli
+from humanclap.clap.embedder import Embedder
+
+rank, counts, own = os.environ["RANK"], {"clips": 0, "captions": 0}, {}
+for name, kind in (("embed_features", "clips"), ("embed_tokens", "captions")):
+    def counting(clap, batch, name=name, kind=kind):
+        if kind == "clips" and rank == os.environ.get("RANK_THAT_DIES"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        counts[kind] += len(next(iter(batch.values())))
+        return own[name](clap, batch)
+    own[name] = getattr(Embedder, name)
+    setattr(Embedder, name, counting)
+status = cli.main(sys.argv[1:])
+Path(f"{os.environ['COUNTS']}-{rank}").write_text(f"{counts['clips']} {counts['captions']}")
+sys.exit(status)
+"""
+
+
+def launch(tmp_path, *arguments, **environment) -> subprocess.CompletedProcess:
+    """The command line under torchrun, in two processes that count what they embed."""
+    (tmp_path / "command.py").write_text(COMMAND)
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command = [*launcher, tmp_path / "command.py", "score", *arguments, "--quiet", "--device", "cpu"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "COUNTS": str(tmp_path / "counts"), **environment}
+    return subprocess.run(list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300)
+
+
+def test_two_processes_each_embed_their_part_and_make_the_table_of_one(folder, clap, pairs, tmp_path):
+    paths, texts = [*pairs[0][:20], tmp_path / "none.wav", pairs[0][0]], [*pairs[1][:20], "rain", "Birds sing"]
+    pd.DataFrame({"audio": paths, "text": texts}).to_csv(tmp_path / "pairs.csv", index=False)
+    arguments = [tmp_path / "pairs.csv", "--clap", folder, "--cache", tmp_path / "cache", "--out", tmp_path / "out.csv"]
+    done = launch(tmp_path, *arguments)
+    alone = score_pairs(clap, paths, texts, progress=False)
+    table = pd.read_csv(tmp_path / "out.csv", keep_default_na=False, na_values={"cosine": [""]})
+    np.testing.assert_allclose(table["cosine"], alone["cosine"], atol=1e-6)
+    assert table["status"].tolist() == ["ok"] * 20 + ["file not found", "ok"] == alone["status"].tolist()
+    counts = [tuple(map(int, (tmp_path / f"counts-{rank}").read_text().split())) for rank in (0, 1)]
+    assert sorted(counts) == [(10, 2), (10, 3)]  # 21 clips, of which one can't be read, and 5 captions
+    assert done.returncode != 0 and done.stdout.count("21 of 22 pairs scored") == 1  # once, by the main process
+    assert done.stderr.count("scored 21 of 22 pairs with tiny") == 1
+
+
+def test_a_process_that_dies_does_not_leave_the_other_waiting(folder, pairs, tmp_path):
+    pd.DataFrame({"audio": pairs[0][:8], "text": "rain"}).to_csv(tmp_path / "pairs.csv", index=False)
+    arguments = [tmp_path / "pairs.csv", "--clap", folder, "--cache", tmp_path / "cache", "--out", tmp_path / "out.csv"]
+    done = launch(tmp_path, *arguments, RANK_THAT_DIES="1")
+    assert done.returncode != 0 and not (tmp_path / "out.csv").exists()
+
+
+def test_several_processes_need_a_cache_to_hand_over_their_embeddings(monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(ValueError, match="leave --no-cache out"):
+        score_as_launched(AngleClap, ["a.wav"], ["rain"])
