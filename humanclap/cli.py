@@ -123,10 +123,10 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
 
     cache = None if no_cache else expanded(cache) if cache else _default_cache()
 
-    from .clap.lazy import LazyClap  # torch from here on
+    from .clap import load_clap  # torch from here on
 
     model["checkpoint"] = model["checkpoint"] and expanded(model["checkpoint"])
-    clap = LazyClap(expanded(clap) if clap.startswith("~/") else clap, memory=cache, **model)
+    clap = load_clap(clap, **model)
     settings = {"batch_size": batch_size, "cache_dir": cache, "progress": is_main and not quiet}
     scores = score_pairs(clap, paths, frame["text"].tolist(), **settings)
     if not is_main:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from .audio import AudioError, decode_mono
+from .audio import AudioError
 from .cache import ArrayCache, cache_key
 from .files import sha256_of
 
@@ -151,8 +151,6 @@ class Pipeline:
         item = self._looked_up(path, _content_of_file)
         if item.vector is None:
             try:
-                if not getattr(self.clap, "is_open", True):
-                    decode_mono(path)  # no need to read gigabytes of weights to refuse a file
                 item.features = self.clap.audio_features([path])
             except AudioError as error:
                 item.reason = error.reason
@@ -186,13 +184,13 @@ class Pipeline:
     def _embed_tokens(self, items: list[Item]) -> list[Item]:
         tokens = _joined(items)
         with self._fast():  # the second half of embed_text; the first was done one by one
-            vectors = self.clap._unit(self.clap.encode_text, tokens)
+            vectors = self.clap.embed_tokens(tokens)
         return self._kept(items, vectors)
 
     def _fast(self) -> contextlib.AbstractContextManager:
         if not (self._halves and _is_cpu(self.clap)):
             return contextlib.nullcontext()
-        from .clap.one_dnn import OneDnnLinear
+        from .clap.fast_cpu import OneDnnLinear
 
         return OneDnnLinear()
 

@@ -51,8 +51,8 @@ def score_pairs(
 
     With `cache_dir`, embeddings are kept there by the content of file or caption, the weights, the device and
     all settings of the model, one by one as they are made: a run that was killed goes on where it was, and
-    several processes may share the folder. With everything in the cache nothing is computed, and a
-    `clap.lazy.LazyClap` does not even read its weights. `progress` shows bars.
+    several processes may share the folder. With everything in the cache nothing is computed, and
+    the weights are not even loaded. `progress` shows bars.
 
     Raises ValueError for lists of unequal length, an empty caption (it names the row), a batch_size below 1,
     and TypeError for a single path or caption in place of a list.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import threading
@@ -18,9 +17,8 @@ from clap_folders import CAPTIONS, save_clap, save_clips
 
 from humanclap import load_clap, score_pairs
 from humanclap.audio import AudioError
-from humanclap.clap import lazy
-from humanclap.clap.lazy import LazyClap
-from humanclap.clap.one_dnn import OneDnnLinear
+from humanclap.clap import embedder
+from humanclap.clap.fast_cpu import OneDnnLinear
 from humanclap.pipeline import _in_flight
 
 
@@ -92,11 +90,8 @@ class HalvesClap(AngleClap):
     def text_tokens(self, texts):
         return {"input_ids": torch.zeros(len(texts), max(map(len, texts)), dtype=torch.long)}
 
-    def encode_text(self, tokens):
-        return torch.tensor([[1.0, 0.0]]).repeat(len(tokens["input_ids"]), 1)
-
-    def _unit(self, encode, inputs):
-        return encode(inputs).numpy()
+    def embed_tokens(self, tokens):
+        return np.tile(np.float32([1, 0]), (len(tokens["input_ids"]), 1))
 
 
 # --- batches, threads, memory ---------------------------------------------------------------------------
@@ -151,9 +146,8 @@ def test_torchs_settings_are_left_as_they_were(clap, pairs):
 
 def test_captions_go_together_by_their_number_of_tokens():
     clap, widths = HalvesClap(), []
-    clap.encode_text = lambda tokens: widths.append(tuple(tokens["input_ids"].shape)) or torch.eye(2)[
-        torch.zeros(len(tokens["input_ids"]), dtype=torch.long)
-    ]
+    own = clap.embed_tokens
+    clap.embed_tokens = lambda tokens: widths.append(tuple(tokens["input_ids"].shape)) or own(tokens)
     texts = ["aa", "bbbb", "cc", "dddd", "ee", "aa"]
     score_pairs(clap, ["0"] * 6, texts, batch_size=2, progress=False)
     assert sorted(widths) == [(1, 2), (2, 2), (2, 4)]  # never two lengths, never more than two, "aa" once
@@ -249,71 +243,21 @@ def test_what_was_embedded_before_a_stop_is_not_embedded_again(tmp_path):
 # --- opened only if need be -----------------------------------------------------------------------------
 
 
-def test_with_everything_in_the_cache_the_model_is_not_opened(folder, clap, pairs, tmp_path, monkeypatch):
+def test_with_everything_in_the_cache_no_weights_are_read(folder, clap, pairs, tmp_path, monkeypatch):
     cache = tmp_path / "cache"
-    first = LazyClap(folder, device="cpu", memory=cache)
-    table = score_pairs(first, *pairs, cache_dir=cache, progress=False)
-    assert first.is_open
+    table = score_pairs(load_clap(folder, device="cpu"), *pairs, cache_dir=cache, progress=False)
     pd.testing.assert_frame_equal(table, score_pairs(clap, *pairs, progress=False), atol=1e-6)
 
     def refuse(*_, **__):
-        raise AssertionError("the model was opened")
+        raise AssertionError("the weights were read")
 
-    monkeypatch.setattr(lazy, "load_clap", refuse)
-    second = LazyClap(folder, device="cpu", memory=cache)
+    monkeypatch.setattr(embedder, "read_weights", refuse)
+    second = load_clap(folder, device="cpu")
     again = score_pairs(second, [*pairs[0], tmp_path / "none.wav"], [*pairs[1], "rain"], cache_dir=cache, progress=False)
-    assert not second.is_open  # not even for a file that is not there
     pd.testing.assert_frame_equal(again.iloc[:64], table)
-    assert again["status"][64] == "file not found"
-    with pytest.raises(AssertionError, match="was opened"):
+    assert again["status"][64] == "file not found"  # no weights are read to refuse a file
+    with pytest.raises(AssertionError, match="weights were read"):
         score_pairs(second, pairs[0][:1], ["a caption that is new"], cache_dir=cache, progress=False)
-
-
-def test_other_weights_settings_or_front_ends_are_not_mistaken(folder, tmp_path):
-    own = shutil.copytree(folder, tmp_path / "clap")
-    memory = tmp_path / "cache"
-
-    def recalled(**settings):
-        clap = LazyClap(own, device="cpu", memory=memory, **settings)
-        facts = clap.checkpoint_sha256, clap.window, clap.precision, clap.front_end
-        return facts, clap.is_open
-
-    first, opened = recalled()
-    assert opened and recalled() == (first, False)
-    facts, opened = recalled(window="center")
-    assert opened and facts[1] == "center"
-    facts, opened = recalled(precision="bf16")
-    assert opened and facts[2] == "bf16"
-    shutil.copy(save_clap(tmp_path / "other", seed=1) / "model.safetensors", own / "model.safetensors")
-    facts, opened = recalled()
-    assert opened and facts[0] != first[0] and facts[3] == first[3]
-    shutil.copytree(save_clap(tmp_path / "mels", frequency_min=0), own, dirs_exist_ok=True)
-    facts, opened = recalled()
-    assert opened and facts[3] != first[3]
-
-
-def test_a_spoilt_memory_is_made_again(folder, tmp_path):
-    sha = LazyClap(folder, device="cpu", memory=tmp_path).checkpoint_sha256
-    record = next((tmp_path / "claps").iterdir())
-    for content in ("", "[1]", '{"name": "x"}'):
-        record.write_text(content)
-        clap = LazyClap(folder, device="cpu", memory=tmp_path)
-        assert clap.checkpoint_sha256 == sha and clap.is_open
-    assert [path.name for path in (tmp_path / "claps").iterdir()] == [record.name]
-
-
-def test_a_lazy_clap_is_a_clap(folder, clap, pairs):
-    opened = LazyClap(folder, device="cpu")
-    assert not opened.is_open
-    np.testing.assert_array_equal(opened.embed_text(list(CAPTIONS)), clap.embed_text(list(CAPTIONS)))
-    np.testing.assert_array_equal(opened.embed_audio(pairs[0][:3]), clap.embed_audio(pairs[0][:3]))
-    assert opened.front_end == clap.front_end and opened.sample_rate == 16_000
-    with pytest.raises(AttributeError, match="no 'models'"):
-        _ = opened.models
-    with pytest.raises(ValueError, match="unknown CLAP 'nix'"):
-        _ = LazyClap("nix").checkpoint_sha256
-    with pytest.raises(ValueError, match="unknown device"):
-        LazyClap("nix", device="toaster")
 
 
 # --- oneDNN ---------------------------------------------------------------------------------------------
@@ -336,10 +280,10 @@ def test_linear_layers_give_the_same_sums_through_one_dnn():
 
 
 def test_one_dnn_stands_aside_where_it_does_not_belong(monkeypatch):
-    from humanclap.clap import one_dnn
+    from humanclap.clap import fast_cpu
 
     calls = []
-    monkeypatch.setattr(one_dnn, "_OPERATOR", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(fast_cpu, "_OPERATOR", lambda *arguments: calls.append(arguments))
     weight = torch.randn(96, 96)
     with OneDnnLinear():
         x = torch.randn(2, 96, requires_grad=True)
@@ -354,26 +298,3 @@ def test_one_dnn_stands_aside_where_it_does_not_belong(monkeypatch):
             assert not calls
             F.linear(torch.randn(2, 96), weight, None)
             assert len(calls) == 1
-
-
-# --- log-mels -------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("settings", [{}, {"fft_window_size": 512, "hop_length": 320, "sampling_rate": 16_000,
-                                           "frequency_max": 8_000, "feature_size": 16}])  # fmt: skip
-def test_log_mels_are_transformers_own(settings):
-    from transformers import ClapFeatureExtractor
-
-    from humanclap.clap.log_mel import log_mel
-
-    extractor = ClapFeatureExtractor(**settings)
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal(70_001).astype(np.float32)
-    # Loud, faint, silent at its end (the floor of -100 dB), and one that is cut off in the middle of a hop.
-    clips = [noise, 1e-4 * noise[:48_000], np.concatenate([noise[:9_000], np.zeros(9_000, np.float32)]), noise[:999]]
-    for clip in clips:
-        for filters in (extractor.mel_filters, extractor.mel_filters_slaney):
-            expected = extractor._np_extract_fbank_features(clip, filters)
-            found = log_mel(extractor, clip, filters)
-            assert found.dtype == np.float32 and found.shape == expected.shape
-            np.testing.assert_allclose(found, expected, atol=1e-5)
