@@ -17,7 +17,7 @@ import torch
 
 from humanclap import load_clap, score_pairs
 from humanclap.audio import load_audio
-from humanclap.clap.one_dnn import OneDnnLinear
+from humanclap.clap.fast_cpu import OneDnnLinear
 
 CLIP_GFLOP = 11.8  # HTSAT-tiny, forward
 

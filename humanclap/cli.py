@@ -122,10 +122,10 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
 
     cache = None if no_cache else expanded(cache) if cache else _default_cache()
 
-    from .clap.lazy import LazyClap  # torch from here on
+    from .clap import load_clap  # torch from here on
 
     model["checkpoint"] = model["checkpoint"] and expanded(model["checkpoint"])
-    open_clap = partial(LazyClap, expanded(clap) if clap.startswith("~/") else clap, memory=cache, **model)
+    open_clap = partial(load_clap, expanded(clap) if clap.startswith("~/") else clap, **model)
     settings = {"batch_size": batch_size, "cache_dir": cache, "progress": not quiet, "device": model["device"]}
     scores = score_as_launched(open_clap, paths, frame["text"].tolist(), **settings)
     if scores is None:  # the main process has them

@@ -79,7 +79,7 @@ class HashedFile:
 
 def read_hashed(path: str | os.PathLike) -> HashedFile:
     """Read a file once; the hash is that of the bytes returned. OSError where it keeps changing while it is read."""
-    content = _read_unchanged(path, lambda file: file.read())
+    content = read_unchanged(path, lambda file: file.read())
     return HashedFile(content, hashlib.sha256(content).hexdigest())
 
 
@@ -95,12 +95,12 @@ def sha256_of(path: str | os.PathLike) -> str:
             return remembered
         return identity, hashlib.file_digest(file, "sha256").hexdigest()
 
-    _hashes[real] = _read_unchanged(path, known_or_new)
+    _hashes[real] = read_unchanged(path, known_or_new)
     return _hashes[real][1]
 
 
-def _read_unchanged(path: str | os.PathLike, read: Callable[[BinaryIO], T]) -> T:
-    """`read` of one open file; again, up to five times, where the file has changed meanwhile."""
+def read_unchanged(path: str | os.PathLike, read: Callable[[BinaryIO], T]) -> T:
+    """`read(file)` of one open file; again, up to five times, where the file has changed meanwhile, then OSError."""
     for _ in range(5):
         with open(path, "rb") as file:
             before = _identity(file)

@@ -72,7 +72,8 @@ def score_pairs(
 
     With `cache_dir`, embeddings are kept there by the content of file or caption, the weights, the device and
     all settings of the model, one by one as they are made: a run that was killed goes on where it was, and
-    several processes may share the folder. With everything in the cache nothing is computed. `progress` shows bars.
+    several processes may share the folder. With everything in the cache nothing is computed,
+    and the weights are not even loaded. `progress` shows bars.
 
     Raises ValueError for lists of unequal length, an empty caption (it names the row), a batch_size below 1,
     a cache folder that can't be written, and TypeError for a single path or caption in place of a list.
@@ -404,7 +405,7 @@ class _Embedding:
             return items
         import torch
 
-        from .clap.one_dnn import OneDnnLinear
+        from .clap.fast_cpu import OneDnnLinear
 
         features = {name: torch.cat([item.features[name] for item in items]) for name in items[0].features}
         with OneDnnLinear() if self._on_cpu else contextlib.nullcontext():

@@ -10,7 +10,7 @@ import torch
 from full_size import randomised
 from torch import nn
 
-from humanclap.clap.packages import laion_models, surroundings_kept
+from humanclap.clap.upstream import laion_models, surroundings_kept
 
 WIDTH, JOINT, TEXT_WIDTH = 16, 24, 64
 

@@ -1,9 +1,16 @@
-"""Folders, names and hub ids to a model that is whole, or to an error that says what is wrong."""
+"""Names, folders and files to a CLAP whose numbers carry the checksum of what made them, or to an error that says why."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import logging
+import os
+import pickle
 import shutil
+import stat
+import sys
+from collections import OrderedDict
 from pathlib import Path
 
 import numpy as np
@@ -12,17 +19,23 @@ import torch
 from clap_folders import CAPTIONS, save_clap, save_clips
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from transformers import ClapModel
 
-from humanclap import load_clap
-from humanclap.clap.huggingface import HuggingFaceClap
+from humanclap import load_clap, score_pairs
+from humanclap.clap import MODELS, checkpoints
+from humanclap.clap.checkpoints import laion_architecture, load_whole, read_shapes, read_weights
+from humanclap.clap.huggingface import save_clapmodel
+from humanclap.clap.microsoft import msclap_version
 from humanclap.files import sha256_of
-from humanclap.models import FUSED_FRONT_END, MODELS
+
+KEY = "audio_branch.patch_embed.proj.weight"
 
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("claps")
-    return {fused: save_clap(root / ("fused" if fused else "unfused"), fused) for fused in (False, True)}
+    kinds = {"unfused": {}, "fused": {"fused": True}, "other": {"seed": 1}}
+    return {name: save_clap(root / name, **settings) for name, settings in kinds.items()}
 
 
 @pytest.fixture(scope="module")
@@ -31,59 +44,61 @@ def clips(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def claps(folders):
-    return {fused: load_clap(folder, device="cpu") for fused, folder in folders.items()}
+def expected(folders):
+    """The captions' vectors under each folder."""
+    return {name: load_clap(folder, device="cpu").embed_text(CAPTIONS) for name, folder in folders.items()}
 
 
 @pytest.fixture
 def folder(folders, tmp_path):
     """A copy of the unfused model's folder, to be spoilt."""
-    return Path(shutil.copytree(folders[False], tmp_path / "spoilt"))
+    return Path(shutil.copytree(folders["unfused"], tmp_path / "spoilt"))
 
 
 def _edit_json(path, **changes):
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-# --- loading --------------------------------------------------------------------------------------------
+def _embed(folder, **settings):
+    return load_clap(folder, device="cpu", **settings).embed_text(CAPTIONS)
 
 
-def test_a_pickle_of_weights_loads_and_gives_the_same(folder, claps):
+def _saved(content, path, **settings):
+    torch.save(content, path, **settings)
+    return path
+
+
+# --- folders --------------------------------------------------------------------------------------------
+
+
+def _as_pickle(folder):
     weights = load_file(folder / "model.safetensors")
     (folder / "model.safetensors").unlink()
-    torch.save(weights, folder / "pytorch_model.bin")
+    return weights, _saved(weights, folder / "pytorch_model.bin")
+
+
+def test_a_pickle_of_weights_gives_the_same(folder, expected):
+    _, path = _as_pickle(folder)
+    np.testing.assert_array_equal(_embed(folder), expected["unfused"])
+    assert load_clap(folder).checkpoint_sha256 == sha256_of(path)
+
+
+def test_shards_give_the_same_and_are_all_in_the_checksum(folders, folder, expected):
+    (folder / "model.safetensors").unlink()
+    ClapModel.from_pretrained(folders["unfused"]).save_pretrained(folder, max_shard_size="20KB")
+    shards = sorted(folder.glob("model-*.safetensors"))
+    assert len(shards) > 1 and not (folder / "model.safetensors").exists()
     clap = load_clap(folder, device="cpu")
-    np.testing.assert_array_equal(clap.embed_text(CAPTIONS), claps[False].embed_text(CAPTIONS))
-    assert clap.checkpoint_sha256 == sha256_of(folder / "pytorch_model.bin")
-
-
-def test_a_pickle_that_runs_code_is_refused(folder, tmp_path):
-    class Trap:
-        def __reduce__(self):
-            return (Path.touch, (tmp_path / "ran",))
-
-    (folder / "model.safetensors").unlink()
-    torch.save({"logit_scale_a": Trap()}, folder / "pytorch_model.bin")
-    with pytest.raises(ValueError, match="pytorch_model.bin could not be loaded"):
-        load_clap(folder, device="cpu")
-    assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
-def test_empty_cut_and_foreign_weights_each_say_so(folder, file):
-    weights = load_file(folder / "model.safetensors")
-    (folder / "model.safetensors").unlink()
-    save = save_file if file == "model.safetensors" else torch.save
-    save(weights, folder / file)
-    whole = (folder / file).read_bytes()
-    for content, message in (
-        (b"", "it is empty"),
-        (whole[: len(whole) // 2], "it is cut short"),
-        (b"<html>not found</html>", "it is no (safetensors file|PyTorch checkpoint)"),
-    ):
-        (folder / file).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{file} could not be loaded: {message}"):
-            load_clap(folder, device="cpu")
+    before = clap.checkpoint_sha256
+    np.testing.assert_array_equal(clap.embed_text(CAPTIONS), expected["unfused"])
+    lines = "".join(f"{hashlib.sha256(path.read_bytes()).hexdigest()}  {path.name}\n" for path in shards)
+    assert before == clap.checkpoint_sha256 == hashlib.sha256(lines.encode()).hexdigest()
+    weights = load_file(shards[1])
+    save_file({key: value + 1 for key, value in weights.items()}, shards[1], metadata={"format": "pt"})
+    assert load_clap(folder).checkpoint_sha256 != before
+    shards[1].unlink()
+    with pytest.raises(FileNotFoundError, match=shards[1].name):
+        load_clap(folder)
 
 
 def test_half_precision_weights_are_computed_in_float32(folder):
@@ -93,9 +108,19 @@ def test_half_precision_weights_are_computed_in_float32(folder):
     _edit_json(folder / "config.json", dtype="float16")
     clap = load_clap(folder, device="cpu")
     assert {parameter.dtype for parameter in clap.model.parameters()} == {torch.float32}
+    assert np.isfinite(clap.embed_text(CAPTIONS)).all()
 
 
-@pytest.mark.parametrize("change", ["missing", "unexpected", "shape"])
+def test_constants_may_be_missing_or_left_over(folder, expected):
+    weights = load_file(folder / "model.safetensors")
+    bare = {key: value for key, value in weights.items() if not key.endswith(("position_ids", "token_type_ids"))}
+    ids = {"text_model.embeddings.position_ids": torch.arange(64)[None]}
+    for state in (bare, bare | ids):
+        save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+        np.testing.assert_array_equal(_embed(folder), expected["unfused"])
+
+
+@pytest.mark.parametrize("change", ["missing", "unexpected", "mismatched"])
 def test_weights_that_do_not_fit_raise_with_their_names(folder, change):
     weights = load_file(folder / "model.safetensors")
     key = "audio_projection.linear1.weight"
@@ -107,55 +132,287 @@ def test_weights_that_do_not_fit_raise_with_their_names(folder, change):
     else:
         weights[key] = torch.ones(3, 3)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=key.replace(".", r"\.")):
-        load_clap(folder, device="cpu")
+    with pytest.raises(ValueError, match=rf"safetensors does not fit the model: 1 {change} weight\(s\): {key}"):
+        _embed(folder)
 
 
-def test_position_ids_may_be_missing(folder, claps):
-    weights = load_file(folder / "model.safetensors")
-    present = [key for key in weights if key.endswith(("position_ids", "token_type_ids"))]
-    for key in present:
-        del weights[key]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    np.testing.assert_array_equal(
-        load_clap(folder, device="cpu").embed_text(CAPTIONS), claps[False].embed_text(CAPTIONS)
-    )
-
-
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "preprocessor_config.json"])
+@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer"])
 def test_a_missing_file_is_named(folder, file):
-    (folder / file).unlink()
-    with pytest.raises(FileNotFoundError, match=file):
-        load_clap(folder, device="cpu")
-
-
-def test_a_missing_tokenizer_is_named(folder):
-    for name in ("tokenizer.json", "vocab.json", "merges.txt"):
+    for name in ("tokenizer.json", "vocab.json", "merges.txt") if file == "tokenizer" else (file,):
         (folder / name).unlink(missing_ok=True)
-    message = "no tokenizer: expected tokenizer.json or vocab.json and merges.txt"
-    with pytest.raises(FileNotFoundError, match=message):
-        load_clap(folder, device="cpu")
+    with pytest.raises(
+        FileNotFoundError, match=f"has no .*{file}" if file != "model.safetensors" else f"expected {file}"
+    ):
+        load_clap(folder)
 
 
-def test_broken_and_foreign_folders_are_refused(folder):
-    (folder / "model.safetensors").write_bytes(b"not weights")
-    with pytest.raises(ValueError, match="model.safetensors could not be loaded"):
-        load_clap(folder, device="cpu")
-    _edit_json(folder / "config.json", model_type="roberta")
-    with pytest.raises(ValueError, match="model_type 'roberta'"):
-        load_clap(folder, device="cpu")
-    (folder / "config.json").write_text("{")
-    with pytest.raises(ValueError, match="config.json is not the configuration"):
-        load_clap(folder, device="cpu")
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("config.json", {"model_type": "roberta"}, "model_type 'roberta'; allowed: 'clap'"),
+        ("config.json", "{", "config.json is damaged"),
+        ("config.json", "[1]", "config.json holds a list"),
+        ("preprocessor_config.json", {"truncation": "fusion"}, "truncation 'fusion'.*needs 'rand_trunc'"),
+        ("preprocessor_config.json", {"padding": "pad"}, "padding 'pad'.*needs 'repeatpad'"),
+        ("preprocessor_config.json", "{}", "lacks feature_size, sampling_rate"),
+        ("tokenizer.json", "{}", "tokenizer in .* could not be loaded"),
+    ],
+)
+def test_damaged_and_foreign_files_of_a_folder_are_refused(folder, file, content, message):
+    if isinstance(content, dict):
+        _edit_json(folder / file, **content)
+    else:
+        (folder / file).write_text(content)
+    with pytest.raises(ValueError, match=message):
+        load_clap(folder)
 
 
-def test_a_front_end_that_does_not_fit_the_model_is_refused(folder):
-    _edit_json(folder / "preprocessor_config.json", truncation="fusion")
-    with pytest.raises(ValueError, match="truncation 'fusion'.*needs 'rand_trunc'"):
-        load_clap(folder, device="cpu")
-    _edit_json(folder / "preprocessor_config.json", truncation="rand_trunc", padding="pad")
-    with pytest.raises(ValueError, match="padding 'pad'"):
-        load_clap(folder, device="cpu")
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_empty_cut_and_foreign_weights_of_a_folder_each_say_so(folder, file):
+    if file == "pytorch_model.bin":
+        _as_pickle(folder)
+    whole = (folder / file).read_bytes()
+    for content, message in (
+        (b"", "it is empty"),
+        (whole[: len(whole) // 2], "it is cut short"),
+        (b"<html>not found</html>", "it is no (safetensors file|PyTorch checkpoint)"),
+    ):
+        (folder / file).write_bytes(content)
+        with pytest.raises(ValueError, match=f"{file} could not be loaded: {message}"):
+            load_clap(folder)
+
+
+def test_a_saved_folder_follows_the_umask_and_appears_whole_or_not_at_all(folders, tmp_path, monkeypatch):
+    clap = load_clap(folders["unfused"], device="cpu")
+    before = os.umask(0o027)
+    try:
+        save_clapmodel(tmp_path / "saved", clap.model, clap.front_end_parts)
+    finally:
+        os.umask(before)
+    modes = {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "saved").iterdir()}
+    assert modes == {0o640} and stat.S_IMODE((tmp_path / "saved").stat().st_mode) == 0o750
+    again = load_clap(tmp_path / "saved", device="cpu")
+    assert again.front_end == clap.front_end
+    np.testing.assert_array_equal(again.embed_text(CAPTIONS), clap.embed_text(CAPTIONS))
+    monkeypatch.setattr(type(clap.tokenizer), "save_pretrained", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        save_clapmodel(tmp_path / "half", clap.model, clap.front_end_parts)
+    assert [path.name for path in tmp_path.iterdir()] == ["saved"]
+
+
+# --- the checksum is that of what made the numbers ------------------------------------------------------
+
+
+def _replace(folder, other, how):
+    """Put another model's weights in place; "in place" keeps the inode, and both keep size and mtime."""
+    path = folder / "model.safetensors"
+    times = path.stat().st_atime_ns, path.stat().st_mtime_ns
+    if how == "in place":
+        with path.open("r+b") as file:
+            file.write((other / path.name).read_bytes())
+    else:
+        shutil.copy(other / path.name, folder / "fresh")
+        os.replace(folder / "fresh", path)
+    os.utime(path, ns=times)
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed"])
+def test_weights_replaced_between_two_runs_give_the_new_numbers(folders, folder, expected, how):
+    """Same size, and the time set back."""
+    first = load_clap(folder, device="cpu")
+    np.testing.assert_array_equal(first.embed_text(CAPTIONS), expected["unfused"])
+    _replace(folder, folders["other"], how)
+    second = load_clap(folder, device="cpu")
+    assert second.checkpoint_sha256 == sha256_of(folders["other"] / "model.safetensors") != first.checkpoint_sha256
+    np.testing.assert_array_equal(second.embed_text(CAPTIONS), expected["other"])
+
+
+@pytest.mark.parametrize("how", ["in place", "renamed"])
+def test_weights_replaced_before_the_first_embedding(folders, folder, expected, how):
+    """Where nobody has seen the checksum, the new weights are used under theirs; else it is an error."""
+    unseen, seen = load_clap(folder, device="cpu"), load_clap(folder, device="cpu")
+    assert seen.checkpoint_sha256 == sha256_of(folders["unfused"] / "model.safetensors")
+    _replace(folder, folders["other"], how)
+    np.testing.assert_array_equal(unseen.embed_text(CAPTIONS), expected["other"])
+    assert unseen.checkpoint_sha256 == sha256_of(folders["other"] / "model.safetensors")
+    with pytest.raises(ValueError, match="model.safetensors has changed since spoilt was opened"):
+        seen.embed_text(CAPTIONS)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
+def test_weights_replaced_while_many_clips_are_scored_change_nothing(folder, clips, file, monkeypatch):
+    if file == "pytorch_model.bin":
+        _as_pickle(folder)
+    captions = [f"{text} {i}" for i, text in enumerate(CAPTIONS * 2)][: len(clips)]
+    want = score_pairs(load_clap(folder, device="cpu"), clips, captions, progress=False)
+    clap = load_clap(folder, device="cpu")
+    own = clap.embed_features
+
+    def spoiling(features):
+        with (folder / file).open("r+b") as weights:  # what was mapped to the file would change, too
+            weights.write(bytes(weights.seek(0, 2)))
+        return own(features)
+
+    monkeypatch.setattr(clap, "embed_features", spoiling)
+    found = score_pairs(clap, clips, captions, progress=False)
+    np.testing.assert_allclose(found["cosine"], want["cosine"], atol=1e-6)
+    assert set(found["checkpoint_sha256"]) == set(want["checkpoint_sha256"])
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatch):
+    path, load, reads = _saved({KEY: torch.zeros(9)}, tmp_path / "x.pt"), torch.load, []
+
+    def changing(file, **settings):
+        reads.append(file)
+        content = load(file, **settings)
+        if len(reads) == 1:
+            _saved({KEY: torch.ones(9)}, path)
+        return content
+
+    monkeypatch.setattr(torch, "load", changing)
+    state, sha256 = read_weights([path])
+    assert len(reads) == 2 and state[KEY].sum() == 9
+    assert sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(torch, "load", lambda *_, **__: path.write_bytes(path.read_bytes()) and {})
+    with pytest.raises(OSError, match="changes while it is read"):
+        read_weights([path])
+
+
+# --- checkpoint files -----------------------------------------------------------------------------------
+
+
+def _laion_like(width=96, depths=(2, 2, 6, 2), fused=False):
+    """The names and shapes that tell LAION's architectures apart."""
+    state = {KEY: torch.ones(width, 1, 4, 4)}
+    for layer, depth in enumerate(depths):
+        state |= {f"audio_branch.layers.{layer}.blocks.{i}.norm1.weight": torch.ones(1) for i in range(depth)}
+    state |= {f"text_branch.encoder.layer.{i}.output.dense.bias": torch.ones(1) for i in range(12)}
+    state["text_branch.embeddings.word_embeddings.weight"] = torch.ones(50, 2)
+    state["text_branch.embeddings.position_embeddings.weight"] = torch.ones(514, 2)
+    if fused:
+        state["audio_branch.patch_embed.fusion_model.local_att.0.weight"] = torch.ones(1)
+    return state
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_published_file_is_unwrapped(tmp_path, zipped):
+    """`module.` prefixes, a state_dict among training state, numpy scalars; also in torch's older format."""
+    state = OrderedDict({f"module.{KEY}": torch.arange(4.0)})
+    content = {
+        "epoch": np.int64(3), "lr": np.float64(1e-4), "half": np.float32(1), "name": "x",
+        "optimizer": {"state": {}},
+        "state_dict": state,
+    }  # fmt: skip
+    path = _saved(content, tmp_path / "laion.pt", _use_new_zipfile_serialization=zipped)
+    for wrapped in (path, _saved({KEY: torch.arange(4.0)}, tmp_path / "bare.pt")):
+        read, sha256 = read_weights([wrapped])
+        assert list(read) == [KEY] and torch.equal(read[KEY], torch.arange(4.0))
+        assert sha256 == hashlib.sha256(wrapped.read_bytes()).hexdigest()
+        assert {key: value.shape for key, value in read_shapes(wrapped).items()} == {KEY: (4,)}
+
+
+@pytest.mark.parametrize("fused", [False, True])
+@pytest.mark.parametrize(("audio_model", "width", "depth"), [("HTSAT-tiny", 96, 6), ("HTSAT-base", 128, 12)])
+def test_the_architecture_is_read_off_the_weights(audio_model, width, depth, fused):
+    found = laion_architecture(_laion_like(width, (2, 2, depth, 2), fused), "x.pt")
+    assert (found.fused, found.audio_model) == (fused, audio_model)
+    assert (found.n_tokens, found.n_positions, found.text_layers) == (50, 514, 12)
+
+
+@pytest.mark.parametrize(
+    ("state", "message"),
+    [
+        (_laion_like(64), r"64 wide with depths \(2, 2, 6, 2\); known: HTSAT-tiny"),
+        ({k: v for k, v in _laion_like().items() if "word_emb" not in k}, "word_embeddings.weight is missing"),
+        (_laion_like(fused=True) | {"audio_branch.mel_conv1d.0.weight": torch.ones(1)}, "allowed: aff_2d"),
+        ({"audio_model.x": torch.ones(1)}, "these are a transformers.ClapModel's: give its folder"),
+        ({"audio_encoder.x": torch.ones(1)}, "these are MS CLAP's"),
+        ({"x": torch.ones(1)}, "its names are x"),
+    ],
+)
+def test_other_architectures_are_named(state, message):
+    with pytest.raises(ValueError, match=message):
+        laion_architecture(state, "x.pt")
+
+
+def test_the_version_of_an_msclap_is_read_off_its_weights():
+    assert msclap_version({"audio_encoder.base.htsat.x": 0}, "x.pth") == "2023"
+    assert msclap_version({"audio_encoder.base.conv_block1.x": 0}, "x.pth") == "2022"
+    with pytest.raises(ValueError, match="no MS CLAP 2022 or 2023"):
+        msclap_version(_laion_like(), "x.pth")
+
+
+class Trap:
+    """Would make a file when unpickled."""
+
+    def __init__(self, path: Path):
+        self.path = path
+
+    def __reduce__(self):
+        return (Path.touch, (self.path,))
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+@pytest.mark.parametrize("where", ["state_dict", "model", "beside"])
+@pytest.mark.parametrize("name", ["laion", "msclap-2023", None, "folder"])
+def test_a_pickle_that_would_run_code_is_refused_and_nothing_runs(folder, tmp_path, name, where, zipped):
+    trap = Trap(tmp_path / "ran")
+    content = {"weights": {KEY: torch.ones(1)}, "x": trap} if where == "beside" else {where: {KEY: trap}}
+    path = folder / "pytorch_model.bin" if name == "folder" else tmp_path / "trap.pt"
+    _saved(content, path, _use_new_zipfile_serialization=zipped)
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ValueError, match=f"{path.name} could not be loaded: it holds more than weights"):
+        load_clap(name, checkpoint=path) if name in MODELS else load_clap(folder if name else path)
+    assert not (tmp_path / "ran").exists()
+    pickle.loads(pickle.dumps(trap))
+    assert (tmp_path / "ran").exists()  # the trap works
+
+
+def test_only_the_allow_list_is_let_through(tmp_path):
+    """numpy scalars, as LAION's files hold them; not arrays, not classes, not functions."""
+    before = set(torch.serialization.get_safe_globals())
+    for value in (np.ones(2), Path("x"), print, np.random.RandomState(0)):
+        with pytest.raises(ValueError, match="more than weights"):
+            read_weights([_saved({KEY: torch.ones(1), "x": value}, tmp_path / "x.pt")])
+    assert set(torch.serialization.get_safe_globals()) == before
+    package = Path(sys.modules["humanclap"].__file__).parent
+    for path in package.rglob("*.py"):
+        assert "weights_only=False" not in path.read_text(encoding="utf-8"), path
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_truncated_empty_and_foreign_files_each_say_so(tmp_path, zipped):
+    whole = _saved({KEY: torch.ones(5000)}, tmp_path / "whole.pt", _use_new_zipfile_serialization=zipped)
+    content = whole.read_bytes()
+    messages = {
+        b"": "it is empty",
+        content[: len(content) // 2]: "cut short",
+        content[:-10]: "cut short",
+        b"RIFF....WAVE": "it is no PyTorch checkpoint; it begins with b'RIFF'",
+        pickle.dumps({KEY: 1}): "more than weights",
+    }
+    for number, (spoilt, message) in enumerate(messages.items()):
+        path = tmp_path / f"{number}.pt"
+        path.write_bytes(spoilt)
+        for read in (load_clap, lambda path: read_weights([path])):
+            with pytest.raises(ValueError, match=rf"{number}\.pt could not be loaded: .*{message}"):
+                read(path)
+    for other, message in (([1, 2], "holds a list"), ({KEY: 3}, f"no set of weights: {KEY}"), ({}, "it is empty")):
+        with pytest.raises(ValueError, match=message):
+            load_clap(_saved(other, tmp_path / "other.pt"))
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        load_clap("laion", checkpoint=tmp_path)
+    os.mkfifo(tmp_path / "pipe.pt")
+    with pytest.raises(ValueError, match=r"pipe\.pt is a named pipe"):
+        load_clap(tmp_path / "pipe.pt")
+
+
+def test_no_second_copy_of_the_weights_is_made():
+    model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.BatchNorm1d(2))
+    state = {key: value + 1 for key, value in model.state_dict().items()}
+    load_whole(model, state, "x.pt")
+    assert model[0].weight.data_ptr() == state["0.weight"].data_ptr() and model[0].weight.requires_grad
+    assert torch.equal(model[1].running_mean, torch.ones(2))
 
 
 # --- names ----------------------------------------------------------------------------------------------
@@ -167,12 +424,11 @@ def test_an_unknown_name_lists_the_known():
             load_clap(name)
 
 
-@pytest.mark.parametrize("name", ["laion", "laion-fusion", "msclap-2022", "msclap-2023", "weights.pt"])
-def test_a_checkpoint_that_is_not_there_is_named(name, tmp_path):
+@pytest.mark.parametrize("name", ["laion", "laion-fusion", "msclap-2022", "msclap-2023", "human-clap", "weights.pt"])
+def test_a_checkpoint_that_is_missing_is_named(name, tmp_path):
     path = tmp_path / name
-    checkpoint = {} if name == "weights.pt" else {"checkpoint": path}
     with pytest.raises(FileNotFoundError, match=f"{path.name} is not there"):
-        load_clap(path if name == "weights.pt" else name, device="cpu", **checkpoint)
+        load_clap(path) if name == "weights.pt" else load_clap(name, checkpoint=path)
 
 
 @pytest.mark.parametrize(
@@ -182,30 +438,43 @@ def test_a_checkpoint_that_is_not_there_is_named(name, tmp_path):
         ({"device": "cuda:99"}, "torch sees"),
         ({"window": "random"}, "unknown window 'random'; known for unfused: first, center"),
         ({"window": "fusion"}, "unknown window 'fusion'; known for unfused: first, center"),
-        ({"precision": "fp8"}, "unknown precision 'fp8'; allowed: fp32, bf16, fp16"),
+        ({"precision": "fp8"}, "precision must be one of fp32, bf16, fp16, not 'fp8'"),
         ({"device": "mps"}, "device 'mps' is not there"),
-        ({"seed": -1}, "seed is -1"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
         ({"checkpoint": "model.safetensors"}, "checkpoint goes with a named model"),
     ],
 )
 def test_bad_settings_are_refused(folders, settings, message):
     with pytest.raises(ValueError, match=message):
-        load_clap(folders[False], **{"device": "cpu"} | settings)
+        load_clap(folders["unfused"], **{"device": "cpu"} | settings)
+
+
+@pytest.mark.parametrize(("kind", "package"), [("laion", "laion_clap"), ("msclap-2023", "msclap")])
+def test_a_missing_extra_is_named_with_the_way_to_install_it(tmp_path, monkeypatch, kind, package):
+    import importlib.util
+
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
+    state = _laion_like() if kind == "laion" else {"audio_encoder.base.htsat.x": torch.ones(1)}
+    extra = kind.partition("-")[0]
+    with pytest.raises(ImportError, match=rf"pip install '\.\[{extra}\]', with Python 3\.11 or 3\.12"):
+        load_clap(kind, checkpoint=_saved(state, tmp_path / "weights.pt"))
 
 
 # --- the hub, as a local cache --------------------------------------------------------------------------
 
 
-HUMAN_CLAP = MODELS["human-clap"].weights
-
-
-def _into_hub_cache(root: Path, repository: str, revision: str, source: Path, files) -> None:
-    snapshot = root / f"models--{repository.replace('/', '--')}" / "snapshots" / revision
+def _into_hub_cache(root: Path, spec, source: Path, files) -> None:
+    snapshot = root / f"models--{spec[0].replace('/', '--')}" / "snapshots" / spec[1]
     snapshot.mkdir(parents=True)
     (snapshot.parent.parent / "refs").mkdir()
-    (snapshot.parent.parent / "refs" / "main").write_text(revision)
+    (snapshot.parent.parent / "refs" / "main").write_text(spec[1])
     for file in files:
         shutil.copy(source / file, snapshot)
+
+
+def _place(files) -> tuple[str, str]:
+    return files.repository, files.revision or "1" * 40
 
 
 @pytest.fixture
@@ -216,70 +485,63 @@ def hub_cache(tmp_path, monkeypatch):
     return tmp_path / "hub"
 
 
-def test_human_clap_is_the_pinned_model_with_laions_front_end(hub_cache, folders, claps, clips):
-    model_files = ("config.json", "model.safetensors")
-    _into_hub_cache(hub_cache, HUMAN_CLAP.repository, HUMAN_CLAP.revision, folders[True], model_files)
-    others = [file.name for file in folders[True].iterdir() if file.name not in model_files]
-    _into_hub_cache(hub_cache, FUSED_FRONT_END.repository, FUSED_FRONT_END.revision, folders[True], others)
+def test_human_clap_is_the_pinned_model_with_laions_front_end(hub_cache, folders, expected, caplog):
+    model, model_files = MODELS["human-clap"], ("config.json", "model.safetensors")
+    _into_hub_cache(hub_cache, _place(model.weights), folders["fused"], model_files)
+    others = [file.name for file in folders["fused"].iterdir() if file.name not in model_files]
+    _into_hub_cache(hub_cache, _place(model.tokenizer), folders["fused"], others)
     clap = load_clap("human-clap", device="cpu")
     assert (clap.name, clap.window) == ("human-clap", "fusion")
-    np.testing.assert_array_equal(clap.embed_audio(clips), claps[True].embed_audio(clips))
-    np.testing.assert_array_equal(clap.embed_text(CAPTIONS), claps[True].embed_text(CAPTIONS))
-
-
-def test_a_hub_id_is_found_in_the_cache(hub_cache, folders, claps):
-    files = [file.name for file in folders[False].iterdir()]
-    _into_hub_cache(hub_cache, "someone/clap", "0" * 40, folders[False], files)
-    for name in ("someone/clap", f"someone/clap@{'0' * 40}"):
-        clap = load_clap(name, device="cpu")
-        assert clap.name == name
-        np.testing.assert_array_equal(clap.embed_text(CAPTIONS), claps[False].embed_text(CAPTIONS))
-
-
-def test_what_can_not_be_fetched_is_named_with_the_way_to_bring_it(hub_cache):
-    command = f"hf download {HUMAN_CLAP.repository} model.safetensors config.json --revision {HUMAN_CLAP.revision}"
-    with pytest.raises(FileNotFoundError, match=command):
-        load_clap("human-clap", device="cpu")
-    with pytest.raises(FileNotFoundError, match="hf download laion/clap-htsat-unfused"):
-        load_clap("laion/clap-htsat-unfused", device="cpu")
-
-
-@pytest.mark.parametrize("name", ["laion", "laion-fusion", "msclap-2022", "msclap-2023"])
-def test_a_named_checkpoint_that_can_not_be_fetched_says_what_to_bring_and_where(hub_cache, name):
-    wanted = MODELS[name].weights
-    with pytest.raises(FileNotFoundError) as error:
-        load_clap(name, device="cpu")
-    pinned = f" --revision {wanted.revision}" if wanted.revision else ""
-    assert f"hf download {wanted.repository} {wanted.name}{pinned} " in str(error.value)
-    assert f"load_clap('{name}', checkpoint=" in str(error.value)
-
-
-def test_a_published_file_with_another_content_is_refused(hub_cache, tmp_path):
-    wanted = MODELS["laion"].weights
-    (tmp_path / wanted.name).write_bytes(b"something else")
-    _into_hub_cache(hub_cache, wanted.repository, wanted.revision, tmp_path, [wanted.name])
-    with pytest.raises(ValueError, match=f"expected {wanted.sha256}"):
-        load_clap("laion", device="cpu")
+    np.testing.assert_array_equal(clap.embed_text(CAPTIONS), expected["fused"])
+    assert f"expected {model.weights.sha256}" in caplog.text  # random weights are not the published ones
 
 
 def test_a_front_end_of_its_own_is_used_and_noted(hub_cache, folders, caplog):
-    """human-clap's siblings carry a preprocessor; the tiny model's differs from LAION's."""
-    files = [file.name for file in folders[True].iterdir()]
-    _into_hub_cache(hub_cache, HUMAN_CLAP.repository, HUMAN_CLAP.revision, folders[True], files)
-    clap = load_clap("human-clap", device="cpu")
-    assert clap.sample_rate == 16_000
+    """human-clap's siblings have a preprocessor of their own; the tiny model's differs from LAION's."""
+    files = [file.name for file in folders["fused"].iterdir()]
+    _into_hub_cache(hub_cache, _place(MODELS["human-clap"].weights), folders["fused"], files)
+    assert load_clap("human-clap", device="cpu").sample_rate == 16_000
     assert "differs from LAION's: {'sampling_rate': 16000" in caplog.text
-    assert "written down elsewhere" in caplog.text  # random weights are not the published ones
 
 
-def test_human_clap_from_a_local_folder(folders, claps, tmp_path):
-    for checkpoint in (folders[True], folders[True] / "model.safetensors"):
-        clap = load_clap("human-clap", checkpoint=checkpoint, device="cpu")
-        assert clap.name == "human-clap"
-        np.testing.assert_array_equal(clap.embed_text(CAPTIONS), claps[True].embed_text(CAPTIONS))
-    with pytest.raises(FileNotFoundError, match="nowhere"):
-        load_clap("human-clap", checkpoint=tmp_path / "nowhere")
+def test_human_clap_from_a_local_folder(folders, expected):
+    for checkpoint in (folders["fused"], folders["fused"] / "model.safetensors"):
+        assert load_clap("human-clap", checkpoint=checkpoint).name == "human-clap"
+        np.testing.assert_array_equal(_embed("human-clap", checkpoint=checkpoint), expected["fused"])
 
 
-def test_the_class_opens_folders_too(folders):
-    assert HuggingFaceClap(folders[False], device="cpu", name="mine").name == "mine"
+def test_a_hub_id_is_found_in_the_cache(hub_cache, folders, expected):
+    files = [file.name for file in folders["unfused"].iterdir()]
+    _into_hub_cache(hub_cache, ("someone/clap", "0" * 40), folders["unfused"], files)
+    for name in ("someone/clap", f"someone/clap@{'0' * 40}"):
+        assert load_clap(name).name == name
+        np.testing.assert_array_equal(_embed(name), expected["unfused"])
+
+
+@pytest.mark.parametrize("name", ["laion", "msclap-2022", "human-clap", "laion/clap-htsat-unfused"])
+def test_what_can_not_be_fetched_is_named_with_the_way_to_get_it(hub_cache, name):
+    wanted = MODELS[name].weights
+    revision = f" --revision {wanted.revision}" if wanted.revision else ""
+    with pytest.raises(FileNotFoundError, match=f"hf download {wanted.repository}.*{revision}"):
+        load_clap(name)
+
+
+def test_a_published_file_with_another_content_is_refused_before_a_number_is_made(tmp_path, monkeypatch):
+    published = MODELS["laion"].weights.sha256
+    path = _saved(_laion_like(), tmp_path / "630k-audioset-best.pt")
+    monkeypatch.setattr("humanclap.hub.hub_files", lambda spec: path)
+    monkeypatch.setattr("humanclap.clap.laion.hub_files", lambda spec: path)
+    monkeypatch.setattr("transformers.RobertaTokenizerFast.from_pretrained", lambda *_, **__: None)
+    clap = load_clap("laion", device="cpu")
+    with pytest.raises(ValueError, match=f"is not the published 630k-audioset-best.pt.*expected {published}"):
+        _ = clap.checkpoint_sha256
+    with pytest.raises(ValueError, match=f"expected {published}"):
+        _ = clap.model
+
+
+def test_loading_is_silent(folder, capsys, caplog):
+    """No bars and no lines of transformers' own."""
+    with caplog.at_level(logging.WARNING):
+        _ = load_clap(folder, device="cpu").model
+    assert capsys.readouterr() == ("", "") and not caplog.records
+    assert checkpoints.read_weights([folder / "model.safetensors"])[1] == sha256_of(folder / "model.safetensors")

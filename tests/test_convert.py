@@ -13,9 +13,10 @@ from laion_small import save_laion, small_laion
 from transformers import ClapFeatureExtractor, ClapModel
 
 from humanclap import load_clap
-from humanclap.clap.convert import MAX_TOKENS, clapmodel_config, to_clapmodel, to_laion
-from humanclap.clap.key_table import clapmodel_state
-from humanclap.clap.weights import read_laion_state
+from humanclap.clap.checkpoints import read_weights
+from humanclap.clap.convert import clapmodel_config, clapmodel_state, to_clapmodel, to_laion
+from humanclap.clap.laion import MAX_TOKENS
+from humanclap.clap.upstream import laion_models
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def test_the_folder_is_complete_and_opens_as_a_clap(made, tmp_path):
 def test_there_and_back_every_tensor_is_what_it_was(made, tmp_path):
     _, checkpoint, folder, _ = made
     back = to_laion(folder, tmp_path / "back.pt", base=checkpoint)
-    before, after = read_laion_state(checkpoint), read_laion_state(back)
+    before, after = read_weights([checkpoint])[0], read_weights([back])[0]
     assert before.keys() == after.keys()
     for key, tensor in before.items():
         torch.testing.assert_close(after[key], tensor, atol=0, rtol=0, msg=key)
@@ -87,8 +88,6 @@ def test_laion_clap_reads_it_by_its_own_loader(made, tmp_path):
     """Its load_state_dict deletes a key, and the rest must fit the model to the last one."""
     laion, checkpoint, folder, fused = made
     back = to_laion(folder, tmp_path / "back.pt", base=checkpoint)
-    from humanclap.clap.packages import laion_models
-
     state = laion_models().factory.load_state_dict(str(back))
     copy.deepcopy(small_laion(fused, seed=1)).load_state_dict(state, strict=True)
     assert torch.load(back, weights_only=True).keys() == {"state_dict"}
@@ -97,7 +96,7 @@ def test_laion_clap_reads_it_by_its_own_loader(made, tmp_path):
 def test_what_a_clapmodel_lacks_comes_from_the_base_and_the_rest_does_not(made, tmp_path):
     laion, _, folder, fused = made
     other = small_laion(fused, seed=1)
-    back = read_laion_state(to_laion(folder, tmp_path / "back.pt", save_laion(other, tmp_path / "base.pt")))
+    back = read_weights([to_laion(folder, tmp_path / "back.pt", save_laion(other, tmp_path / "base.pt"))])[0]
     own, base = laion.state_dict(), other.state_dict()
     for key in ("audio_branch.tscam_conv.weight", "audio_branch.head.bias", "text_transform.sequential.0.weight"):
         assert torch.equal(back[key], base[key]) and not torch.equal(back[key], own[key])
@@ -164,9 +163,9 @@ def _laion_names(clapmodel: dict) -> dict:
         ({"audio_branch.layers.0.blocks.0.attn.gate": torch.ones(1)}, "1 key.s. that are in no table: .*attn.gate"),
         ({"audio_branch.norm.weight_extra": torch.ones(1)}, "no table: audio_branch.norm.weight_extra"),
         ({"xaudio_branch.norm.weight": torch.ones(1)}, "no table: xaudio_branch.norm.weight"),
-        ({"audio_branch.norm.bias": None}, "1 weight.s. are missing: audio_model.audio_encoder.norm.bias"),
-        ({"text_branch.pooler.more": torch.ones(1)}, "1 weight.s. are left over: text_model.pooler.more"),
-        ({"audio_projection.2.bias": torch.ones(3)}, "another shape .*audio_projection.linear2.bias"),
+        ({"audio_branch.norm.bias": None}, "1 missing weight.s.: audio_model.audio_encoder.norm.bias"),
+        ({"text_branch.pooler.more": torch.ones(1)}, "1 unexpected weight.s.: text_model.pooler.more"),
+        ({"audio_projection.2.bias": torch.ones(3)}, "1 mismatched weight.s.: audio_projection.linear2.bias"),
         ({"text_branch.embeddings.word_embeddings.weight": None}, "no LAION|not a LAION"),
     ],
 )
@@ -223,7 +222,7 @@ def test_full_size_there_and_back_through_laion_clap(request, tmp_path_factory, 
         converted = to_clapmodel(checkpoint, tmp_path / "clapmodel")
         back = to_laion(converted, tmp_path / "back.pt", checkpoint)
         upstream = upstream_laion(back, fused=fused, base=base)
-    original, state = read_laion_state(checkpoint), upstream.model.state_dict()
+    original, state = read_weights([checkpoint])[0], upstream.model.state_dict()
     assert original.keys() - state.keys() == {"text_branch.embeddings.position_ids"}
     for key, tensor in state.items():
         assert torch.equal(tensor, original[key]), key

@@ -23,9 +23,8 @@ from transformers import ClapModel, ClapProcessor
 
 from humanclap import relate
 from humanclap.clap import load_clap
-from humanclap.clap.convert import to_clapmodel
-from humanclap.clap.key_table import clapmodel_state
-from humanclap.clap.weights import read_laion_state
+from humanclap.clap.checkpoints import read_weights
+from humanclap.clap.convert import clapmodel_state, to_clapmodel
 from humanclap.cli import main as humanclap
 from humanclap.finetune import FinetuneConfig, Trainer, finetune, prepare, split_pairs
 from humanclap.finetune.__main__ import main
@@ -350,7 +349,7 @@ def test_a_laion_checkpoint_is_fine_tuned_and_goes_back_to_laion(tmp_path):
     trained = tmp_path / "run" / "model"
     command = ["convert", str(trained), str(tmp_path / "back.pt"), "--to", "laion", "--base", str(checkpoint)]
     assert humanclap(command) == 0
-    back, ours = clapmodel_state(read_laion_state(tmp_path / "back.pt")), result.model.state_dict()
+    back, ours = clapmodel_state(read_weights([tmp_path / "back.pt"])[0]), result.model.state_dict()
     before = load_clap(folder, device="cpu").model.state_dict()
     shared = [name for name in ours if name in back and ours[name].is_floating_point()]
     assert all(torch.equal(back[name], ours[name]) for name in shared)

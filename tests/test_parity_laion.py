@@ -14,6 +14,7 @@ import torch
 
 from humanclap import audio, load_clap, score_pairs
 from humanclap.audio import load_audio
+from humanclap.clap import embedder
 from humanclap.files import sha256_of
 
 pytestmark = pytest.mark.slow
@@ -154,18 +155,15 @@ def test_a_file_alone_is_opened_by_its_weights_and_lower_precision_stays_near(ch
 
 
 def test_weights_that_do_not_fit_are_named(checkpoint, fused, monkeypatch):
-    from humanclap.clap import laion
-
     wrong = "laion" if fused else "laion-fusion"
     with pytest.raises(ValueError, match=f"load_clap\\('{'laion-fusion' if fused else 'laion'}'"):
         load_clap(wrong, checkpoint=checkpoint, device="cpu")
-    read = laion.read_laion_state
-    key = "audio_branch.layers.2.blocks.5.attn.qkv.weight"
+    key, read = "audio_branch.layers.2.blocks.5.attn.qkv.weight", embedder.read_weights
     monkeypatch.setattr(
-        laion, "read_laion_state", lambda path: {name: v for name, v in read(path).items() if name != key}
+        embedder, "read_weights", lambda paths: ({k: v for k, v in read(paths)[0].items() if k != key}, "0" * 64)
     )
     with pytest.raises(ValueError, match=rf"1 missing weight\(s\): {key}"):
-        _open(checkpoint, fused)
+        _ = _open(checkpoint, fused).model
 
 
 def test_what_people_bring_is_scored_or_refused_with_a_reason(clap, tmp_path):

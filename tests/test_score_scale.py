@@ -15,6 +15,7 @@ from angle_clap import AngleClap, angle_files
 from clap_folders import CAPTIONS, save_clap, save_clips
 
 from humanclap import load_clap, score_pairs
+from humanclap.clap import embedder
 from humanclap.score import _in_flight, score_as_launched
 
 
@@ -215,3 +216,23 @@ def test_several_processes_need_a_cache_to_hand_over_their_embeddings(monkeypatc
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="leave --no-cache out"):
         score_as_launched(AngleClap, ["a.wav"], ["rain"])
+
+
+# --- weights are read only if need be -----------------------------------------------------------------
+
+
+def test_with_everything_in_the_cache_no_weights_are_read(folder, clap, pairs, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    table = score_pairs(load_clap(folder, device="cpu"), *pairs, cache_dir=cache, progress=False)
+    pd.testing.assert_frame_equal(table, score_pairs(clap, *pairs, progress=False), atol=1e-6)
+
+    def refuse(*_, **__):
+        raise AssertionError("the weights were read")
+
+    monkeypatch.setattr(embedder, "read_weights", refuse)
+    second = load_clap(folder, device="cpu")
+    again = score_pairs(second, [*pairs[0], tmp_path / "none.wav"], [*pairs[1], "rain"], cache_dir=cache, progress=False)
+    pd.testing.assert_frame_equal(again.iloc[:64], table)
+    assert again["status"][64] == "file not found"  # no weights are read to refuse a file
+    with pytest.raises(AssertionError, match="weights were read"):
+        score_pairs(second, pairs[0][:1], ["a caption that is new"], cache_dir=cache, progress=False)

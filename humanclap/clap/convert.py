@@ -5,24 +5,64 @@ from __future__ import annotations
 import math
 import os
 import re
-import shutil
-import uuid
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from .key_table import CONSTANTS, clapmodel_state, laion_state, refuse
-from .published import fetch_tokenizer
+import torch
+from torch import Tensor
 
-if TYPE_CHECKING:
-    from torch import Tensor
-    from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
+from ..hub import hub_files
+from ..files import expanded, writing
+from ..models import ROBERTA
+from .checkpoints import listed, read_weights, require_laion
+from .huggingface import (
+    CONSTANTS,
+    FrontEnd,
+    clapmodel,
+    find_folder,
+    find_weights,
+    preprocessor_settings,
+    save_clapmodel,
+)
+from .laion import MAX_TOKENS
 
-MAX_TOKENS = 77
-"""Where laion_clap cuts a caption, in tokens; a converted folder's tokenizer says so too."""
-
-_AUDIO = "audio_branch"
+_AUDIO, _HF_AUDIO = "audio_branch", "audio_model.audio_encoder"
+_BLOCK, _HF_BLOCK = f"{_AUDIO}.layers.{{i}}.blocks.{{j}}", f"{_HF_AUDIO}.layers.{{i}}.blocks.{{j}}"
+# LAION key <-> ClapModel key. {i}, {j}: a number; {p}: weight or bias; {rest}: whatever follows. Every key of a checkpoint
+# matches exactly one line, from its first letter to its last, or the conversion raises.
+_TABLE = (
+    ("logit_scale_a", "logit_scale_a"),
+    ("logit_scale_t", "logit_scale_t"),
+    ("text_branch.{rest}", "text_model.{rest}"),
+    ("text_projection.0.{p}", "text_projection.linear1.{p}"),
+    ("text_projection.2.{p}", "text_projection.linear2.{p}"),
+    ("audio_projection.0.{p}", "audio_projection.linear1.{p}"),
+    ("audio_projection.2.{p}", "audio_projection.linear2.{p}"),
+    (f"{_AUDIO}.bn0.{{rest}}", f"{_HF_AUDIO}.batch_norm.{{rest}}"),
+    (f"{_AUDIO}.patch_embed.{{rest}}", f"{_HF_AUDIO}.patch_embed.{{rest}}"),
+    (f"{_AUDIO}.norm.{{p}}", f"{_HF_AUDIO}.norm.{{p}}"),
+    (f"{_AUDIO}.layers.{{i}}.downsample.{{rest}}", f"{_HF_AUDIO}.layers.{{i}}.downsample.{{rest}}"),
+    (f"{_BLOCK}.norm1.{{p}}", f"{_HF_BLOCK}.layernorm_before.{{p}}"),
+    (f"{_BLOCK}.norm2.{{p}}", f"{_HF_BLOCK}.layernorm_after.{{p}}"),
+    (f"{_BLOCK}.attn.proj.{{p}}", f"{_HF_BLOCK}.attention.output.dense.{{p}}"),
+    (f"{_BLOCK}.attn.relative_position_{{rest}}", f"{_HF_BLOCK}.attention.self.relative_position_{{rest}}"),
+    (f"{_BLOCK}.mlp.fc1.{{p}}", f"{_HF_BLOCK}.intermediate.dense.{{p}}"),
+    (f"{_BLOCK}.mlp.fc2.{{p}}", f"{_HF_BLOCK}.output.dense.{{p}}"),
+)
+# One LAION tensor of 3C rows, three ClapModel tensors of C rows each.
+_QKV = f"{_BLOCK}.attn.qkv.{{p}}"
+_QUERY_KEY_VALUE = tuple(f"{_HF_BLOCK}.attention.self.{name}.{{p}}" for name in ("query", "key", "value"))
+# Heads that no embedding passes through, fixed filters, and masks that follow from the architecture.
+_LAION_ONLY = (
+    "text_transform.{rest}",
+    "audio_transform.{rest}",
+    f"{_AUDIO}.spectrogram_extractor.{{rest}}",
+    f"{_AUDIO}.logmel_extractor.{{rest}}",
+    f"{_AUDIO}.tscam_conv.{{p}}",
+    f"{_AUDIO}.head.{{p}}",
+    f"{_BLOCK}.attn_mask",
+)
+_FIELDS = {"i": r"(?P<i>\d+)", "j": r"(?P<j>\d+)", "p": r"(?P<p>weight|bias)", "rest": r"(?P<rest>.+)"}
 
 
 def to_clapmodel(
@@ -30,74 +70,117 @@ def to_clapmodel(
 ) -> Path:
     """LAION's .pt file -> the folder of a ClapModel, with preprocessor and tokenizer; returns the folder.
 
-    Embeddings of equal features and tokens agree to about 1e-7. `tokenizer` is the folder of a RoBERTa
-    tokenizer; None takes roberta-base at the pinned revision, from the hub cache or the hub. The folder
-    appears whole or not at all. Raises FileExistsError for a target that is there already, FileNotFoundError
-    for a missing source or tokenizer, ValueError for weights that do not fit.
+    Embeddings of equal features and tokens agree to about 1e-7. `tokenizer` is the folder of a RoBERTa tokenizer; None
+    takes roberta-base at the pinned revision, from the hub's cache or the hub. The folder appears whole or not at all.
+    Raises FileExistsError for a target that exists, FileNotFoundError for a missing source or tokenizer, ValueError for
+    weights that do not fit.
     """
-    import torch
-    from transformers import ClapFeatureExtractor, ClapModel
+    from transformers import RobertaTokenizerFast
 
-    from .weights import read_laion_state
-
-    with _whole(target) as part:
-        laion = read_laion_state(source)
-        config = clapmodel_config(laion)
-        converted = clapmodel_state(laion).items()
-        state = {key: value.float() if value.is_floating_point() else value for key, value in converted}
-        with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-            model = ClapModel(config)
-        n_positions = config.text_config.max_position_embeddings
-        state["text_model.embeddings.position_ids"] = torch.arange(n_positions)[None]
-        state["text_model.embeddings.token_type_ids"] = torch.zeros(1, n_positions, dtype=torch.long)
-        _fill(model, state, source)
-        model.save_pretrained(part)
-        truncation = "fusion" if config.audio_config.enable_fusion else "rand_trunc"
-        extractor = ClapFeatureExtractor(frequency_min=50, frequency_max=14_000, truncation=truncation)
-        extractor.save_pretrained(part)
-        _read_tokenizer(tokenizer).save_pretrained(part)
-    return Path(target)
+    source, target = expanded(source), _new(target)
+    laion, _ = read_weights([source])
+    require_laion(laion, source)
+    config = clapmodel_config(laion)
+    model = clapmodel(config, clapmodel_state(laion), source)
+    folder = hub_files(ROBERTA).parent if tokenizer is None else expanded(tokenizer)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no tokenizer folder {folder}; leave it out for roberta-base's")
+    roberta = RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
+    roberta.model_max_length = MAX_TOKENS
+    settings = preprocessor_settings(config.audio_config.enable_fusion)
+    return save_clapmodel(target, model, FrontEnd(settings, roberta))
 
 
 def to_laion(source: str | os.PathLike, target: str | os.PathLike, base: str | os.PathLike) -> Path:
     """The folder of a ClapModel -> a .pt file that `laion_clap.CLAP_Module.load_ckpt` reads; returns it.
 
-    `base` is the LAION .pt of the same architecture; the heads that a ClapModel does not have come from it.
-    Raises FileExistsError for a target that is there already, FileNotFoundError for a missing source or base,
-    ValueError where the two do not fit.
+    `base` is the LAION .pt of the same architecture; the heads that a ClapModel does not have come from it. Raises
+    FileExistsError for a target that exists, FileNotFoundError for a missing source or base, ValueError where the two do
+    not fit.
     """
-    import torch
-
-    from . import hub
-    from .weights import read_laion_state
-
-    with _whole(target) as part:
-        model = hub.read_model(hub.find_folder(os.fspath(source), front_end=False))
-        state = laion_state(model.state_dict(), read_laion_state(base))
-        torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, part)
-    return Path(target)
+    target, base = _new(target), expanded(base)
+    model, _ = read_weights(find_weights(find_folder(source)))
+    base_state, _ = read_weights([base])
+    require_laion(base_state, base)
+    state = laion_state(model, base_state)
+    with writing(target) as fresh:
+        torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, fresh)
+    return target
 
 
-def clapmodel_config(laion: Mapping[str, Tensor]) -> ClapConfig:
+def clapmodel_state(laion: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A LAION state (without "module.") as the state of a ClapModel, its constant buffers left out.
+
+    Query, key and value are the thirds of LAION's qkv. Raises ValueError with the names of keys that are in no table.
+    """
+    state, unknown = {}, []
+    for key, tensor in laion.items():
+        if key.endswith(CONSTANTS) or any(_match(pattern, key) for pattern in _LAION_ONLY):
+            continue
+        if (parts := _match(_QKV, key)) is not None:
+            for pattern, third in zip(_QUERY_KEY_VALUE, tensor.chunk(3), strict=True):
+                state[pattern.format(**parts)] = third.contiguous()
+        elif (name := _renamed(key, 0)) is not None:
+            state[name] = tensor
+        else:
+            unknown.append(key)
+    _refuse(unknown, "the LAION checkpoint has {n} key(s) that are in no table")
+    return state
+
+
+def laion_state(model: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The state of a ClapModel as a LAION state; what a ClapModel does not have comes from `base`, a LAION state.
+
+    The result has text_branch.embeddings.position_ids, which laion_clap insists on. Raises ValueError with the names of
+    keys that are in no table, that `base` lacks or has in another shape, and of those that only `base` has.
+    """
+    state = {key: tensor for key, tensor in base.items() if any(_match(pattern, key) for pattern in _LAION_ONLY)}
+    unknown: list[str] = []
+    thirds: dict[str, dict[int, Tensor]] = {}
+    for key, tensor in model.items():
+        if key.endswith(CONSTANTS):
+            continue
+        found = [(at, parts) for at, one in enumerate(_QUERY_KEY_VALUE) if (parts := _match(one, key))]
+        if found:
+            thirds.setdefault(_QKV.format(**found[0][1]), {})[found[0][0]] = tensor.float()
+        elif (name := _renamed(key, 1)) is not None:
+            state[name] = tensor.float() if tensor.is_floating_point() else tensor
+        else:
+            unknown.append(key)
+    _refuse(unknown, "the ClapModel has {n} key(s) that are in no table")
+    for name, parts in thirds.items():
+        missing = [f"{name} (third {at + 1})" for at in range(3) if at not in parts]
+        _refuse(missing, "the ClapModel lacks {n} of the tensors that make up LAION's qkv")
+        state[name] = torch.cat([parts[at] for at in range(3)])
+    wanted = {key for key in base if not key.endswith(CONSTANTS)}
+    _refuse(sorted(state.keys() - wanted), "{n} tensor(s) have no place in the base checkpoint")
+    _refuse(sorted(wanted - state.keys()), "the base checkpoint has {n} tensor(s) that the ClapModel lacks")
+    wrong = [key for key in state if state[key].shape != base[key].shape]
+    shapes = [f"{key} {list(state[key].shape)}, base {list(base[key].shape)}" for key in wrong]
+    _refuse(shapes, "{n} tensor(s) have another shape in the base checkpoint")
+    n_positions = state["text_branch.embeddings.position_embeddings.weight"].shape[0]
+    return state | {"text_branch.embeddings.position_ids": torch.arange(n_positions)[None]}
+
+
+def clapmodel_config(laion: Mapping[str, Tensor]):
     """The ClapConfig of a LAION state, read off its tensors: HTSAT-tiny, -base or another size, fused or not.
 
-    layer_norm_eps is RoBERTa's 1e-5 and not ClapTextConfig's 1e-12. A RoBERTa head is 64 wide, which no
-    tensor says. Raises ValueError for a state that is no HTSAT with RoBERTa.
+    layer_norm_eps is RoBERTa's 1e-5 and not ClapTextConfig's 1e-12. A RoBERTa head is 64 wide, which no tensor says.
+    Raises ValueError for a state that is no HTSAT with RoBERTa.
     """
     from transformers import ClapConfig
 
     try:
-        patch = laion[f"{_AUDIO}.patch_embed.proj.weight"]  # [C, 1, patch, patch]
-        words = laion["text_branch.embeddings.word_embeddings.weight"]
+        width, _, patch, _ = laion[f"{_AUDIO}.patch_embed.proj.weight"].shape  # [C, 1, patch, patch]
+        vocabulary, text_width = laion["text_branch.embeddings.word_embeddings.weight"].shape
         tables = _by_stage(laion, "attn.relative_position_bias_table")  # [(2 window - 1)², heads]
         hidden = laion[f"{_AUDIO}.layers.0.blocks.0.mlp.fc1.weight"].shape[0]
         joint = laion["text_projection.0.weight"].shape[0]
         fused = f"{_AUDIO}.patch_embed.mel_conv2d.weight" in laion
-        squeezed = laion[f"{_AUDIO}.patch_embed.fusion_model.local_att.0.weight"].shape[0] if fused else None
         text = {
-            "vocab_size": words.shape[0],
-            "hidden_size": words.shape[1],
-            "num_attention_heads": max(1, words.shape[1] // 64),
+            "vocab_size": vocabulary,
+            "hidden_size": text_width,
+            "num_attention_heads": max(1, text_width // 64),
             "num_hidden_layers": _count(laion, r"text_branch\.encoder\.layer\.(\d+)\..+"),
             "intermediate_size": laion["text_branch.encoder.layer.0.intermediate.dense.weight"].shape[0],
             "max_position_embeddings": laion["text_branch.embeddings.position_embeddings.weight"].shape[0],
@@ -105,11 +188,10 @@ def clapmodel_config(laion: Mapping[str, Tensor]) -> ClapConfig:
             "layer_norm_eps": 1e-5,
             "projection_dim": joint,
         }
-        width = patch.shape[0]
         audio = {
             "num_mel_bins": laion[f"{_AUDIO}.bn0.weight"].shape[0],
-            "patch_size": patch.shape[-1],
-            "patch_stride": [patch.shape[-1]] * 2,
+            "patch_size": patch,
+            "patch_stride": [patch] * 2,
             "patch_embeds_hidden_size": width,
             "window_size": (math.isqrt(tables[0][0].shape[0]) + 1) // 2,
             "depths": [len(stage) for stage in tables],
@@ -120,7 +202,8 @@ def clapmodel_config(laion: Mapping[str, Tensor]) -> ClapConfig:
             "fusion_type": "aff_2d" if fused else None,
             "projection_dim": joint,
         }
-        audio |= {"aff_block_r": width // squeezed} if fused else {}
+        if fused:
+            audio["aff_block_r"] = width // laion[f"{_AUDIO}.patch_embed.fusion_model.local_att.0.weight"].shape[0]
     except (KeyError, IndexError) as error:
         raise ValueError(
             f"not a LAION checkpoint with HTSAT and RoBERTa: {error} is missing. Allowed: HTSAT-tiny and "
@@ -129,18 +212,29 @@ def clapmodel_config(laion: Mapping[str, Tensor]) -> ClapConfig:
     return ClapConfig(text_config=text, audio_config=audio, projection_dim=joint)
 
 
-# --- inside -----------------------------------------------------------------------------------------------
+# --- inside ---------------------------------------------------------------------------------------------
 
 
-def _fill(model: ClapModel, state: dict[str, Tensor], source: str | os.PathLike) -> None:
-    """Put `state` in the place of the model's weights. Raises ValueError with the names that do not fit."""
-    wanted = model.state_dict()  # without position_ids where this transformers does not save them
-    refuse(sorted(wanted.keys() - state.keys()), f"{source}: {{n}} weight(s) are missing")
-    extra = sorted(key for key in state.keys() - wanted.keys() if not key.endswith(CONSTANTS))
-    refuse(extra, f"{source}: {{n}} weight(s) are left over")
-    wrong = [key for key in wanted if wanted[key].shape != state[key].shape]
-    refuse(wrong, f"{source}: {{n}} weight(s) have another shape than their neighbours ask for")
-    model.load_state_dict({key: state[key] for key in wanted}, assign=True)
+def _match(pattern: str, key: str) -> dict[str, str] | None:
+    """What the fields of a pattern are in `key`, or None where it does not match from end to end."""
+    regex = re.sub(r"\\\{(\w+)\\\}", lambda field: _FIELDS[field[1]], re.escape(pattern))
+    found = re.fullmatch(regex, key)
+    return None if found is None else found.groupdict()
+
+
+def _renamed(key: str, side: int) -> str | None:
+    """The other name of a key of LAION (side 0) or ClapModel (side 1); None for one in no line."""
+    for line in _TABLE:
+        if (parts := _match(line[side], key)) is not None:
+            return line[1 - side].format(**parts)
+    return None
+
+
+def _refuse(keys: Iterable[str], problem: str) -> None:
+    """Raise ValueError with the names, if there are any; `problem` has {n} for their number."""
+    keys = list(keys)
+    if keys:
+        raise ValueError(f"{problem.format(n=len(keys))}: {listed(keys)}")
 
 
 def _count(state: Iterable[str], pattern: str) -> int:
@@ -156,27 +250,9 @@ def _by_stage(laion: Mapping[str, Tensor], name: str) -> list[list[Tensor]]:
     return stages
 
 
-def _read_tokenizer(folder: str | os.PathLike | None) -> PreTrainedTokenizerBase:
-    from transformers import RobertaTokenizerFast
-
-    folder = fetch_tokenizer("roberta-base") if folder is None else Path(folder)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no tokenizer folder {folder}; leave it out for roberta-base's")
-    tokenizer = RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
-    tokenizer.model_max_length = MAX_TOKENS
-    return tokenizer
-
-
-@contextmanager
-def _whole(target: str | os.PathLike) -> Iterator[Path]:
-    """A path beside `target` to write to, renamed at the end; removed if something goes wrong."""
-    target = Path(target)
+def _new(target: str | os.PathLike) -> Path:
+    target = expanded(target)
     if target.exists():
         raise FileExistsError(f"{target} is there already; remove it or give another name")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name}.{uuid.uuid4().hex}.part")
-    try:
-        yield part
-        os.replace(part, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True) if part.is_dir() else part.unlink(missing_ok=True)
+    return target

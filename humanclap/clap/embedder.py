@@ -1,59 +1,94 @@
-"""What every backend shares: batches, precision, several windows to one vector, unit length."""
+"""What every backend shares: weights read on use, batches, precision, several windows to one vector, unit length."""
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import json
+import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+import re
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from .base import choose_device, require_precision
+from .. import audio, checks
+from . import health
+from .checkpoints import read_weights, weights_sha256
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 BATCH_SIZE = 32
 """Clips or captions that are prepared together; on a GPU, also windows that go through the model together."""
+FUSION, UPSTREAM = "fusion", "upstream"
+FRONT_END_FORMAT = 1
+"""Part of every `front_end`; to be raised when the same settings would give other features."""
 
-_CPU_WINDOWS = (
-    4  # measured: with 16, intermediate results leave the caches, and a clip takes a quarter longer
-)
-
+_CPU_WINDOWS = 4  # measured: with 16, intermediate results leave the caches, and a clip takes a quarter longer
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+_log = logging.getLogger(__name__)
 
 
 class Embedder:
     """Files and captions to unit vectors, in two halves: features on the CPU, then the model.
 
-    A backend gives `_module` (in eval mode), `_dimension`, and the four methods marked below. The same file
-    gives the same vector in any batch, order or process, except under the window "upstream", which draws.
+    Everything but `model` is known without reading the weights. The same file gives the same vector in any batch, order
+    or process, except under the window "upstream", which draws. A backend sets what is declared here, and defines the
+    methods marked below.
     """
 
-    name: str
-    checkpoint_sha256: str
-    window: str
     sample_rate: int
-    seed: int
-    _module: torch.nn.Module
-    _dimension: int
+    max_tokens: int
+    """The longest caption that is read whole, in tokens, with the begin and end tokens."""
+    dimension: int
+    tokenizer: PreTrainedTokenizerBase
 
-    def __init__(self, device: str, precision: str):
-        """Raises ValueError for an unknown device or precision."""
-        require_precision(precision)
+    def __init__(
+        self,
+        name: str,
+        weights: Sequence[Path],
+        allowed: Sequence[str],
+        device: str = "auto",
+        window: str | None = None,
+        precision: str = "fp32",
+        seed: int = 0,
+        published_sha256: str | None = None,
+    ):
+        """`weights` are the files with them, `allowed` the windows, the default first; the rest is as in `load_clap`."""
+        self.name, self.seed = name, seed
         self.device = choose_device(device)
-        self.precision = precision
+        self.precision = checks.choice(precision, "precision", tuple(_AUTOCAST))
+        if window is not None and window not in allowed:
+            raise ValueError(f"unknown window {window!r}; known for {name}: {', '.join(allowed)}")
+        self.window = window or allowed[0]
+        self._weights, self.published_sha256 = tuple(weights), published_sha256
+        self._sha256: str | None = None
+        self._checked: set[str] = set()
+        self._lock = threading.RLock()
 
-    # --- what a backend gives ---------------------------------------------------------------------------
+    # --- what a backend defines -------------------------------------------------------------------------
 
-    def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
-        """N files -> tensors with a row for each window, on the CPU; safe to call from several threads.
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """A file as one channel `[T]` at `sample_rate`; raises AudioError, with the path."""
+        return audio.load_audio(path, self.sample_rate)
 
-        Where a clip may have several windows, `windows`, int64 `[N]`, says how many. Raises AudioError.
-        """
+    def features(self, waveforms: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """At least one clip, each `[T]` at `sample_rate` -> what `audio_features` returns of them."""
         raise NotImplementedError
 
-    def text_tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """N captions -> `input_ids` and what goes with them, int64 `[N, L]`, on the CPU; or ValueError."""
+    def front_end_settings(self) -> dict:
+        """What decides features, beside window and seed."""
+        raise NotImplementedError
+
+    def build(self, state: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
+        """The model with these weights, on the CPU. Raises ValueError for weights that do not fit."""
         raise NotImplementedError
 
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -64,41 +99,136 @@ class Embedder:
         """`text_tokens` -> projections `[N, D]`, not normalised, differentiable."""
         raise NotImplementedError
 
-    # --- what all have ----------------------------------------------------------------------------------
+    # --- the weights ------------------------------------------------------------------------------------
+
+    @property
+    def checkpoint_sha256(self) -> str:
+        """SHA-256 of the weights' file (of several shards, see `checkpoints.weights_sha256`), which are not loaded for it.
+
+        Raises ValueError for weights that are not the published ones of a model with a published checksum.
+        """
+        with self._lock:
+            if self._sha256 is None:
+                self._sha256 = self.as_published(weights_sha256(self._weights))
+            return self._sha256
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """The model in eval mode, its weights read at the first use, from the bytes that are hashed.
+
+        Raises ValueError for weights that do not fit, and for those that have changed since `checkpoint_sha256` was asked
+        for: a number never carries the checksum of other weights.
+        """
+        # Embedding threads ask together, perhaps in inference mode, in which no weight could be trained later.
+        with self._lock, torch.inference_mode(False):
+            if "model" not in self.__dict__:
+                state, sha256 = read_weights(self._weights)
+                if self._sha256 not in (None, sha256):
+                    raise ValueError(
+                        f"{self._weights[0]} has changed since {self.name} was opened: its sha256 was {self._sha256} and "
+                        f"is {sha256}. Start again (load_clap) for the new weights, or restore the file"
+                    )
+                self.as_published(sha256)
+                model = self.build(state, self._weights[0]).to(self.device).eval()
+                self._sha256, self.__dict__["model"] = sha256, model
+            return self.__dict__["model"]
+
+    def as_published(self, sha256: str) -> str:
+        """`sha256`; ValueError where it is not the published one."""
+        if self.published_sha256 not in (None, sha256):
+            raise ValueError(
+                f"{self._weights[0]} is not the published {self._weights[0].name}: its sha256 is {sha256}, expected "
+                f"{self.published_sha256}. Remove it and fetch it again, or give it as checkpoint= if you mean to use it"
+            )
+        return sha256
+
+    # --- features and tokens ----------------------------------------------------------------------------
+
+    @property
+    def front_end(self) -> str:
+        """All that decides features and tokens, in one line of JSON: the same text, the same features."""
+        settings = {"format": FRONT_END_FORMAT, "window": self.window, "max_tokens": self.max_tokens}
+        settings |= {"tokenizer_sha256": self._tokenizer_sha256} | self.front_end_settings()
+        return json.dumps(settings | ({"seed": self.seed} if self.window == UPSTREAM else {}), sort_keys=True)
+
+    @cached_property
+    def _tokenizer_sha256(self) -> str:
+        """Of all that a fast tokenizer does, whatever files it came from."""
+        content = json.loads(self.tokenizer.backend_tokenizer.to_str())
+        content |= {"padding": None, "truncation": None}  # of the last call; each call sets its own
+        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+    def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
+        """N files -> tensors with a row for each window, on the CPU; safe to call from several threads.
+
+        Under "mean" a clip may have several windows, and `windows`, int64 `[N]`, says how many. Under "upstream" it is
+        what the package underneath draws for this list, in its order. Raises AudioError, with the path.
+        """
+        _require_several(paths, "paths")
+        if not len(paths):
+            raise ValueError("no files were given; audio_features needs at least one")
+        return self.features(self.read(path) for path in paths)
+
+    def text_tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
+        """N captions -> `input_ids` and `attention_mask`, int64 `[N, L]`, padded on the right to the longest, on the CPU.
+
+        A caption of more than `max_tokens` tokens is cut there, and a warning is logged. Raises ValueError for no
+        captions, and for one that is empty or no text (it names the row).
+        """
+        _require_several(texts, "texts")
+        if not len(texts):
+            raise ValueError("no captions were given; text_tokens needs at least one")
+        for row, text in enumerate(texts):
+            if not isinstance(text, str) or not text.strip():
+                raise ValueError(f"caption {row} is {text!r}; it must be a text that is not empty")
+        rows, pad = [self._token_ids(text) for text in texts], self.tokenizer.pad_token_id
+        width = max(map(len, rows))
+        return {
+            "input_ids": torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]),
+            "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
+        }
+
+    def _token_ids(self, text: str) -> list[int]:
+        # verbose: transformers' own warning would speak of indexing errors, which the cut rules out.
+        ids = self.tokenizer(text, verbose=False)["input_ids"]
+        if len(ids) <= self.max_tokens:
+            return ids
+        _log.warning(
+            "%s reads only the first %d tokens of the caption %.60r; shorten it", self.name, self.max_tokens, text
+        )
+        return [*ids[: self.max_tokens - 1], ids[-1]]  # which is the end token
+
+    # --- vectors ----------------------------------------------------------------------------------------
 
     def embed_audio(self, paths: Sequence[str | os.PathLike]) -> np.ndarray:
         """N files -> float32 `[N, D]`, L2-normalised, without a graph; puts the model in eval mode.
 
-        Under the window "upstream" this is one upstream call on the list, and draws in its order. Raises
-        AudioError, with the path, for a file that can't be read.
+        Under the window "upstream" this is one upstream call on the list, and draws in its order. Raises AudioError,
+        with the path, for a file that can't be read.
         """
-        require_several(paths, "paths")
+        _require_several(paths, "paths")
         paths = list(paths)
-        if self.window == "upstream" and paths:
-            return self.embed_features(self.audio_features(paths))
-        return self._in_batches(paths, lambda batch: self.embed_features(self.audio_features(batch)))
+        size = max(1, len(paths)) if self.window == UPSTREAM else BATCH_SIZE
+        return self._in_batches(paths, lambda batch: self.embed_features(self.audio_features(batch)), size)
 
     def embed_features(self, features: dict[str, torch.Tensor]) -> np.ndarray:
         """`audio_features` of N files -> float32 `[N, D]`, L2-normalised: of several windows, their mean.
 
         The windows' vectors are normalised before they are averaged, and the mean once more.
         """
+        self._check_health("audio")
         counts = features.get("windows")
         rows = {key: value for key, value in features.items() if key != "windows"}
         n_rows = len(next(iter(rows.values())))
         vectors = self._in_batches(
             range(n_rows),
-            lambda batch: self._unit(
-                self.encode_audio, {k: v[batch.start : batch.stop] for k, v in rows.items()}
-            ),
+            lambda batch: self._unit(self.encode_audio, {k: v[batch.start : batch.stop] for k, v in rows.items()}),
             _CPU_WINDOWS if self.device == "cpu" else BATCH_SIZE,
         )
         if counts is None or len(counts) == n_rows:
             return vectors
         ends = np.cumsum(counts.numpy())
-        means = np.stack(
-            [vectors[end - n : end].mean(axis=0) for end, n in zip(ends, counts.tolist(), strict=True)]
-        )
+        means = np.stack([vectors[end - n : end].mean(axis=0) for end, n in zip(ends, counts.tolist(), strict=True)])
         lengths = np.linalg.norm(means, axis=1, keepdims=True)
         # Windows that cancel each other leave no direction; 0 says so, and the scorer reports it.
         return (means / np.where(lengths > 0, lengths, 1)).astype(np.float32)
@@ -108,19 +238,16 @@ class Embedder:
 
         Raises ValueError for an empty caption.
         """
-        require_several(texts, "texts")
-        return self._in_batches(
-            list(texts), lambda batch: self._unit(self.encode_text, self.text_tokens(batch))
-        )
+        _require_several(texts, "texts")
+        return self._in_batches(list(texts), lambda batch: self.embed_tokens(self.text_tokens(batch)), BATCH_SIZE)
 
     def embed_tokens(self, tokens: dict[str, torch.Tensor]) -> np.ndarray:
-        """`text_tokens` of N captions -> float32 `[N, D]`, L2-normalised, without a graph."""
+        """`text_tokens` of N captions -> float32 `[N, D]`, L2-normalised."""
+        self._check_health("text")
         return self._unit(self.encode_text, tokens)
 
-    def _in_batches(
-        self, items: Sequence, embed: Callable[[Sequence], np.ndarray], size: int = BATCH_SIZE
-    ) -> np.ndarray:
-        rows = [np.empty((0, self._dimension), dtype=np.float32)]
+    def _in_batches(self, items: Sequence, embed: Callable[[Sequence], np.ndarray], size: int) -> np.ndarray:
+        rows = [np.empty((0, self.dimension), dtype=np.float32)]
         rows += [embed(items[start : start + size]) for start in range(0, len(items), size)]
         return np.concatenate(rows)
 
@@ -130,42 +257,126 @@ class Embedder:
 
     @contextlib.contextmanager
     def _inference(self) -> Iterator[None]:
-        self._module.eval()
-        dtype = _AUTOCAST[self.precision]
-        reduced = {"dtype": dtype} if self.precision != "fp32" else {"enabled": False}
+        self.model.eval()
+        reduced = {"dtype": _AUTOCAST[self.precision]} if self.precision != "fp32" else {"enabled": False}
         autocast = torch.autocast(torch.device(self.device).type, **reduced)
-        # cuDNN would round fp32 convolutions to TF32, 10 bits of mantissa; the flag is put back afterwards.
+        # cuDNN would round fp32 convolutions to TF32, 10 bits of mantissa; the flag is restored afterwards.
         full_fp32 = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
         with torch.inference_mode(), autocast, full_fp32:
             yield
 
+    def _check_health(self, tower: str) -> None:
+        """Warn, once per process, if the tower "audio" or "text" gives nearly one vector for everything."""
+        with self._lock:  # the first thread checks; the others go on without waiting
+            if tower in self._checked:
+                return
+            self._checked.add(tower)
+        _ = self.model  # so that the checksum is that of what is checked
 
-def require_several(values: Sequence, name: str) -> None:
-    """Raise TypeError for a single path or caption where a list is wanted."""
+        def embed() -> np.ndarray:
+            if tower == "text":
+                return np.concatenate(
+                    [self._unit(self.encode_text, self.text_tokens([text])) for text in health.CAPTIONS]
+                )
+            clips = (self.features([sound]) for sound in health.sounds(self.sample_rate))
+            one = ({key: value[:1] for key, value in clip.items() if key != "windows"} for clip in clips)
+            return np.concatenate([self._unit(self.encode_audio, clip) for clip in one])
+
+        health.check(self.name, self.checkpoint_sha256, tower, embed)
+
+
+class MelEmbedder(Embedder):
+    """A CLAP of LAION's kind, which hears log-mels `[T, M]` in dB of a fixed length, perhaps with feature fusion.
+
+    laion_clap and transformers crop a long clip at a random place. Here a clip's features are decided by that clip alone;
+    under "upstream" they are drawn as the package draws them, from numpy's old generator with this seed.
+    """
+
+    fused: bool
+    n_samples: int
+    """Length of a window."""
+    n_frames: int
+    antialias = False
+    """Whether a long clip's log-mels are smoothed before they are shrunk."""
+
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """As Embedder's; of a long clip only what is heard is read where that is its beginning."""
+        seconds = self.n_samples / self.sample_rate if self.window == "first" else None
+        return audio.load_audio(path, self.sample_rate, seconds)
+
+    def log_mel(self, waveform: np.ndarray) -> torch.Tensor:
+        """A waveform `[T]` -> log-mels float32 `[frames, M]` in dB, as the package underneath computes them."""
+        raise NotImplementedError
+
+    def draw_more(self, rng: np.random.RandomState, overflow: int) -> None:
+        """What the package draws for a long clip besides its chunks."""
+
+    def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
+        """What the package changes at random in the flags of a batch."""
+
+    def features(self, waveforms: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Clips -> `input_features` float32 `[N, C, T, M]` and `is_longer` bool `[N, 1]`; `windows` under "mean".
+
+        C is 4 for a model with feature fusion (the whole clip, shrunk to T frames, and three chunks of it), else 1.
+        """
+        rng = np.random.RandomState(self.seed) if self.window == UPSTREAM else None
+        clips = [self._clip(waveform, rng) for waveform in waveforms]
+        longer = [is_longer for _, is_longer in clips]
+        if rng is not None and self.fused:
+            self.mark_more(rng, longer)
+        counts = torch.tensor([len(mels) for mels, _ in clips])
+        flags = torch.tensor(longer).repeat_interleave(counts)[:, None]
+        rows = {"input_features": torch.cat([mels for mels, _ in clips]), "is_longer": flags}
+        return rows | {"windows": counts} if self.window == "mean" else rows
+
+    def _clip(self, waveform: np.ndarray, rng: np.random.RandomState | None) -> tuple[torch.Tensor, bool]:
+        """A clip -> log-mels `[W, C, T, M]` of its windows, and whether chunks are fused."""
+        overflow = len(waveform) - self.n_samples
+        if self.fused and self.window in (FUSION, UPSTREAM) and overflow > 0:
+            return self._fused_clip(waveform, overflow, rng)
+        policy = "first" if self.window == FUSION else self.window
+        draw = None if rng is None else lambda overflow: rng.randint(0, overflow + 1)
+        cuts = audio.windows(waveform, self.n_samples, policy, draw)
+        mels = torch.stack([self.log_mel(cut) for cut in cuts])[:, None]
+        return mels.expand(-1, 4 if self.fused else 1, -1, -1), False
+
+    def _fused_clip(self, waveform, overflow: int, rng) -> tuple[torch.Tensor, bool]:
+        mel = self.log_mel(waveform)
+        fits = len(mel) == self.n_frames  # longer by less than one hop: as many frames as a clip that fits
+        starts = [] if fits else chunk_starts(len(mel) - self.n_frames + 1, rng)
+        if rng is not None:
+            self.draw_more(rng, overflow)
+        if fits:
+            return mel.expand(1, 4, -1, -1), False
+        size = (self.n_frames, mel.shape[1])
+        shrunk = F.interpolate(mel[None, None], size, mode="bilinear", align_corners=False, antialias=self.antialias)
+        return torch.cat([shrunk[0], *(mel[None, at : at + self.n_frames] for at in starts)])[None], True
+
+
+def chunk_starts(n_places: int, rng: np.random.RandomState | None = None) -> list[int]:
+    """Where the three chunks of a long clip start, of `n_places` frames that they could start at.
+
+    LAION draws one from each third of the places, and `rng` does so too; without it, it is the middle of the third, so
+    that a clip has one score.
+    """
+    thirds = [third if len(third) else [0] for third in np.array_split(np.arange(n_places), 3)]
+    return [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
+
+
+def choose_device(device: str) -> str:
+    """The device for "auto", "cpu", "cuda", "cuda:N" or "mps". Raises ValueError for one that is absent."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    if device not in ("cpu", "mps") and not re.fullmatch(r"cuda(:\d+)?", str(device)):
+        raise ValueError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:N, mps")
+    if device == "mps" and not torch.backends.mps.is_available():
+        raise ValueError("device 'mps' is not there: this torch sees no Apple GPU; use 'cpu' or 'auto'")
+    n_gpus = torch.cuda.device_count()
+    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= n_gpus:
+        raise ValueError(f"device {device!r} is not there: torch sees {n_gpus} GPU(s); use 'cpu' or 'auto'")
+    return device
+
+
+def _require_several(values: Sequence, name: str) -> None:
     if isinstance(values, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} is one {type(values).__name__}, {values!r}; give a list of them")
-
-
-def require_captions(texts: Sequence[str]) -> None:
-    """Raise ValueError for an empty list, and for a caption that is empty or no text (it names the row)."""
-    if not len(texts):
-        raise ValueError("no captions were given; text_tokens needs at least one")
-    for row, text in enumerate(texts):
-        if not isinstance(text, str) or not text.strip():
-            raise ValueError(f"caption {row} is {text!r}; it must be a text that is not empty")
-
-
-def choose_window(window: str | None, allowed: Sequence[str], name: str) -> str:
-    """`window`, or the first of `allowed` for None. Raises ValueError for one that is not allowed."""
-    if window is not None and window not in allowed:
-        raise ValueError(f"unknown window {window!r}; known for {name}: {', '.join(allowed)}")
-    return window or allowed[0]
-
-
-def padded(rows: Sequence[Sequence[int]], pad: int) -> dict[str, torch.Tensor]:
-    """Token ids of N captions -> `input_ids` and `attention_mask`, int64 `[N, L]`, padded on the right."""
-    width = max(map(len, rows))
-    return {
-        "input_ids": torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]),
-        "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
-    }

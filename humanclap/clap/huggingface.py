@@ -2,94 +2,149 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 
-from ..files import sha256_of
-from . import hub
-from .embedder import BATCH_SIZE, Embedder, require_several
-from .front_end import FrontEnd, note_other_front_end
+from .. import audio
+from ..hub import hub_files
+from ..files import expanded, write_text, writing
+from ..models import FRONT_END_FILE, WEIGHT_FILES, hub_model
+from .checkpoints import load_whole, read_shapes, require_safetensors
+from .embedder import FUSION, MelEmbedder
+from .fast_cpu import log_mel
 
-__all__ = ["BATCH_SIZE", "HuggingFaceClap"]
+if TYPE_CHECKING:
+    from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
+
+_PROCESSOR_FILE = "processor_config.json"  # where transformers 5 puts the settings when a whole ClapProcessor is saved
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
+_DECISIVE = (
+    "feature_size", "sampling_rate", "hop_length", "fft_window_size", "nb_max_samples", "frequency_min", "frequency_max",
+    "truncation", "padding",
+)  # fmt: skip
+# 0, 1, 2, ... and 0, 0, 0, ...: some versions of transformers save them with the weights and others make them anew.
+CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")
+_log = logging.getLogger(__name__)
 
 
-class HuggingFaceClap(Embedder):
-    """A `transformers.ClapModel` with its feature extractor and tokenizer, in eval mode.
+# --- the front end --------------------------------------------------------------------------------------
 
-    A score depends neither on its batch nor on the run. `model` is the ClapModel; `feature_extractor`,
-    `tokenizer` and `sample_rate` belong to its front end; the rest is as in the Clap protocol.
+
+@dataclass(frozen=True)
+class FrontEnd:
+    """What a ClapModel needs beside it in its folder: the settings of its ClapFeatureExtractor, and a fast tokenizer."""
+
+    settings: Mapping
+    """As in preprocessor_config.json."""
+    tokenizer: PreTrainedTokenizerBase
+
+    def save(self, folder: str | os.PathLike) -> None:
+        """Write preprocessor_config.json and the tokenizer's files into `folder`."""
+        write_text(Path(folder) / FRONT_END_FILE, json.dumps(dict(self.settings), indent=2, sort_keys=True) + "\n")
+        # A fast tokenizer keeps the cut and the padding of its last call and would save them as its own.
+        self.tokenizer.backend_tokenizer.no_truncation()
+        self.tokenizer.backend_tokenizer.no_padding()
+        self.tokenizer.save_pretrained(folder)
+
+
+def preprocessor_settings(fused: bool, sample_rate: int = 48_000, seconds: int = 10, **changes) -> dict:
+    """preprocessor_config.json of LAION's models, of `laion/clap-htsat-fused` if `fused`; `changes` go on top."""
+    return {
+        "feature_extractor_type": "ClapFeatureExtractor", "processor_class": "ClapProcessor",
+        "feature_size": 64, "sampling_rate": sample_rate, "hop_length": 480, "fft_window_size": 1024,
+        "max_length_s": seconds, "nb_max_samples": seconds * sample_rate, "frequency_min": 50, "frequency_max": 14_000,
+        "truncation": FUSION if fused else "rand_trunc", "padding": "repeatpad", "padding_side": "right",
+        "padding_value": 0.0, "return_attention_mask": False, "top_db": None,
+    } | changes  # fmt: skip
+
+
+def read_front_end(folder: Path) -> FrontEnd:
+    """The front end in `folder`. Raises FileNotFoundError where it has none, ValueError for one that is damaged."""
+    from transformers import AutoTokenizer
+
+    if not has_front_end_settings(folder):
+        # transformers would go on with its own defaults, which are those of no published LAION model.
+        raise FileNotFoundError(
+            f"{folder} has no {FRONT_END_FILE}: save the model's ClapFeatureExtractor there (save_pretrained)"
+        )
+    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZER_FILES):
+        names = " or ".join(" and ".join(names) for names in _TOKENIZER_FILES)
+        raise FileNotFoundError(f"{folder} has no tokenizer: expected {names}")
+    settings = _front_end_settings(folder)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except Exception as error:  # the tokenizers package raises Exception itself for a file that it can't read
+        reason = " ".join(str(error).split())[:300]
+        raise ValueError(f"the tokenizer in {folder} could not be loaded ({reason}); save or fetch it again") from error
+    return FrontEnd(settings, tokenizer)
+
+
+def has_front_end_settings(folder: Path) -> bool:
+    """Whether the settings of a feature extractor are in `folder`, in one of the two places."""
+    return (folder / FRONT_END_FILE).is_file() or "feature_extractor" in _json(folder / _PROCESSOR_FILE, missing={})
+
+
+def _front_end_settings(folder: Path) -> dict:
+    own = folder / FRONT_END_FILE
+    place = own if own.is_file() else folder / _PROCESSOR_FILE
+    settings = _json(place) if own.is_file() else _json(place)["feature_extractor"]
+    if not isinstance(settings, dict):
+        raise ValueError(f"{place} holds no settings of a feature extractor; save or fetch it again")
+    if "nb_max_samples" not in settings and {"max_length_s", "sampling_rate"} <= settings.keys():
+        settings["nb_max_samples"] = settings["max_length_s"] * settings["sampling_rate"]
+    missing = [name for name in _DECISIVE if name not in settings]
+    if missing:
+        raise ValueError(
+            f"{place} lacks {', '.join(missing)}: save the model's ClapFeatureExtractor there (save_pretrained)"
+        )
+    return settings
+
+
+# --- the model ------------------------------------------------------------------------------------------
+
+
+class HuggingFaceClap(MelEmbedder):
+    """A `transformers.ClapModel` with its front end.
+
+    `front_end_parts` is the FrontEnd; `model` the ClapModel, read at the first use; the rest is as in the Clap protocol.
+    A score depends neither on its batch nor on the run.
     """
 
-    def __init__(
-        self,
-        source: str | os.PathLike,
-        device: str = "auto",
-        window: str | None = None,
-        precision: str = "fp32",
-        name: str | None = None,
-        front_end: str | None = None,
-        seed: int = 0,
-        sha256: str | None = None,
-    ):
-        """Open `source`, a folder or hub id; `front_end`, another one, serves where `source` has none.
+    def __init__(self, folder: Path, name: str, front_end: Path | None = None, **settings):
+        """Open the `folder` of a saved ClapModel; `front_end` is another folder for the front end.
 
-        `device`, `window`, `precision` and `seed` are as in `load_clap`, and so are the errors. Weights that
-        differ from `sha256`, where given, are loaded with a warning.
+        `settings` are Embedder's. Raises FileNotFoundError for a missing file; ValueError for a damaged one, for another
+        kind of model, and for parts that fit no such model.
         """
-        super().__init__(device, precision)
-        folder = hub.find_folder(os.fspath(source), front_end=front_end is None)
-        self.name = name or (Path(source).resolve().name if Path(source).is_dir() else os.fspath(source))
-        self.model = self._module = hub.read_model(folder).to(self.device)
-        self._dimension = int(self.model.config.projection_dim)
-        self.checkpoint_sha256 = sha256_of(hub.weights_file(folder))
-        if sha256 not in (None, self.checkpoint_sha256):
-            hub.warn_of_sha256(self.name, sha256, self.checkpoint_sha256)
-        if front_end is not None and not (folder / hub.FRONT_END_FILE).is_file():
-            folder = hub.find_folder(front_end, weights=False)
-        self.feature_extractor, self.tokenizer = hub.read_front_end(folder)
-        if front_end is not None:
-            note_other_front_end(self.name, self.feature_extractor)
-        parts = (self.feature_extractor, self.tokenizer, self.model.config)
-        self._front_end = FrontEnd(self.name, *parts, window, seed)
-        self.window, self.seed = self._front_end.window, seed
-        self.sample_rate = self._front_end.sample_rate
-
-    # --- the two halves, for training -------------------------------------------------------------------
-
-    def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
-        """N files -> `input_features` float32 `[N, C, T, M]`, log-mels in dB, and `is_longer` bool `[N, 1]`.
-
-        Under the window "mean" a clip has a row for each of its windows, and `windows`, int64 `[N]`, says how
-        many. On the CPU. C is 4 for a model with feature fusion (the whole clip, shrunk to T frames, and
-        three chunks of it), else 1. Raises AudioError, with the path, for a file that can't be read.
-        """
-        require_several(paths, "paths")
-        return self._front_end.audio_features(paths)
-
-    def is_longer(self, path: str | os.PathLike) -> bool:
-        """Whether a clip is longer than what the model hears at once. Raises AudioError."""
-        return self._front_end.is_longer(path)
-
-    def draw_features(self, path: str | os.PathLike, seed: int) -> np.ndarray:
-        """One clip -> `input_features` float32 `[C, T, M]`, its crop or its fusion chunks drawn from `seed`.
-
-        For training with other windows in each epoch; the clip's own window policy is left aside. Raises
-        AudioError.
-        """
-        return self._front_end.draw_features(path, seed)
-
-    def text_tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """N captions -> `input_ids` and `attention_mask`, int64 `[N, L]`, padded on the right to the longest.
-
-        On the CPU. A caption of more than `max_tokens` tokens is cut there, and a warning is logged. Raises
-        ValueError for a caption that is empty or no text.
-        """
-        require_several(texts, "texts")
-        return self._front_end.text_tokens(texts)
+        self.config = _read_config(folder)
+        weights = find_weights(folder)
+        for path in weights:
+            require_safetensors(path) if path.suffix == ".safetensors" else read_shapes(path)
+        self.fused = bool(self.config.audio_config.enable_fusion)
+        super().__init__(name, weights, (FUSION, *audio.POLICIES) if self.fused else audio.POLICIES, **settings)
+        self.front_end_parts = read_front_end(folder if front_end is None else front_end)
+        self._preprocessor, self.tokenizer = self.front_end_parts.settings, self.front_end_parts.tokenizer
+        self.sample_rate, self.n_samples = (
+            int(self._preprocessor["sampling_rate"]),
+            int(self._preprocessor["nb_max_samples"]),
+        )
+        self.n_frames = self.n_samples // self._preprocessor["hop_length"] + 1
+        self.dimension = int(self.config.projection_dim)
+        self._require_fitting_front_end()
+        # RoBERTa numbers positions from pad_token_id + 1 on.
+        text = self.config.text_config
+        self.max_tokens = min(self.tokenizer.model_max_length, text.max_position_embeddings - text.pad_token_id - 1)
 
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """`audio_features` -> projections `[N, D]`, not normalised, differentiable, where the model is."""
@@ -101,24 +156,170 @@ class HuggingFaceClap(Embedder):
         return self.model.audio_projection(pooled)
 
     def encode_text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`text_tokens` -> text projections `[N, D]`, not normalised, differentiable, where the model is."""
-        pooled = self.model.text_model(
-            input_ids=tokens["input_ids"].to(self.device),
-            attention_mask=tokens["attention_mask"].to(self.device),
-            return_dict=True,
-        ).pooler_output
-        return self.model.text_projection(pooled)
+        """`text_tokens` -> projections `[N, D]`, not normalised, differentiable, where the model is."""
+        tokens = {key: value.to(self.device) for key, value in tokens.items()}
+        return self.model.text_projection(self.model.text_model(**tokens, return_dict=True).pooler_output)
 
-    @property
-    def max_tokens(self) -> int:
-        """The longest caption that is read whole, in tokens, with the begin and end tokens."""
-        return self._front_end.max_tokens
+    def log_mel(self, waveform: np.ndarray) -> torch.Tensor:
+        """As `ClapFeatureExtractor`; models with fusion were trained on its filters of htk's kind, others on slaney's."""
+        settings = self._preprocessor
+        mels = log_mel(waveform, self._filters, int(settings["fft_window_size"]), int(settings["hop_length"]))
+        return torch.from_numpy(mels)
 
-    @property
-    def front_end(self) -> str:
-        """All that decides features and tokens, in one line of JSON: the same text, the same features."""
-        return self._front_end.describe()
+    def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
+        """transformers marks one short clip of a batch as longer where none is."""
+        if not any(longer):
+            longer[rng.randint(0, len(longer))] = True
+
+    def front_end_settings(self) -> dict:
+        """The decisive part of preprocessor_config.json, and whether the model fuses chunks."""
+        return {name: self._preprocessor[name] for name in _DECISIVE} | {"fused": self.fused}
+
+    def build(self, state: dict[str, torch.Tensor], path: Path) -> ClapModel:
+        """The ClapModel of this configuration with these weights, float32."""
+        return clapmodel(self.config, state, path)
+
+    def as_published(self, sha256: str) -> str:
+        """The checksum of human-clap's weights was found in one place only: another one is logged, not refused."""
+        if self.published_sha256 not in (None, sha256):
+            _log.warning("%s: the weights have sha256 %s, expected %s", self.name, sha256, self.published_sha256)
+        return sha256
 
     def save_front_end(self, folder: str | os.PathLike) -> None:
-        """Write the feature extractor and the tokenizer into `folder`, beside a model saved there."""
-        self._front_end.save(folder)
+        """Write the feature extractor's settings and the tokenizer into `folder`, beside a model saved there."""
+        self.front_end_parts.save(folder)
+
+    @cached_property
+    def _filters(self) -> np.ndarray:
+        from transformers.audio_utils import mel_filter_bank
+
+        settings = self._preprocessor
+        return mel_filter_bank(
+            num_frequency_bins=int(settings["fft_window_size"]) // 2 + 1,
+            num_mel_filters=int(settings["feature_size"]),
+            min_frequency=settings["frequency_min"],
+            max_frequency=settings["frequency_max"],
+            sampling_rate=self.sample_rate,
+            norm=None if self.fused else "slaney",
+            mel_scale="htk" if self.fused else "slaney",
+        )
+
+    def _require_fitting_front_end(self) -> None:
+        needed, text = FUSION if self.fused else "rand_trunc", self.config.text_config
+        for setting, value in (("truncation", needed), ("padding", "repeatpad")):
+            if self._preprocessor[setting] != value:
+                raise ValueError(
+                    f"{self.name}: preprocessor_config.json has {setting} {self._preprocessor[setting]!r}, and the model "
+                    f"(enable_fusion={self.fused}) needs {value!r}"
+                )
+        if not self.tokenizer.is_fast:
+            raise ValueError(f"{self.name}: the tokenizer is a slow one; save it as a RobertaTokenizerFast")
+        if self.tokenizer.pad_token_id != text.pad_token_id:
+            raise ValueError(
+                f"{self.name}: the tokenizer pads with id {self.tokenizer.pad_token_id} and the model with "
+                f"{text.pad_token_id}; RoBERTa counts positions by it"
+            )
+        if len(self.tokenizer) > text.vocab_size:
+            raise ValueError(
+                f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model only {text.vocab_size}"
+            )
+
+
+def clapmodel(config: ClapConfig, state: Mapping[str, torch.Tensor], path: str | os.PathLike) -> ClapModel:
+    """A ClapModel in eval mode whose weights are those of `state`, in float32; `path` is for messages.
+
+    Raises ValueError for weights that are missing, left over or of another shape, with their names.
+    """
+    from transformers import ClapModel
+
+    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
+        model = ClapModel(config)
+    model = model.to(torch.float32)
+    load_whole(model, state, path, CONSTANTS)
+    embeddings, n_positions = model.text_model.embeddings, config.text_config.max_position_embeddings
+    embeddings.position_ids = torch.arange(n_positions)[None]
+    embeddings.token_type_ids = torch.zeros(1, n_positions, dtype=torch.long)
+    return model.eval()
+
+
+def save_clapmodel(target: str | os.PathLike, model: ClapModel, front_end: FrontEnd) -> Path:
+    """Write a model and its front end as the folder `target`, which appears whole or not at all; returns it.
+
+    Modes follow the umask; an existing folder is replaced.
+    """
+    with writing(target, folder=True) as fresh:
+        model.save_pretrained(fresh)
+        front_end.save(fresh)
+    return Path(target)
+
+
+def is_hub_id(name: str) -> bool:
+    """Whether `name` has the form of a hub id: owner/name, or owner/name@revision."""
+    # "./model" and "../model" look like ids, and are folders that do not exist.
+    return _HUB_ID.fullmatch(name) is not None and not name.startswith(".")
+
+
+def find_folder(source: str | os.PathLike) -> Path:
+    """The folder of a ClapModel, given as such or by its hub id, fetched if it must be; else FileNotFoundError."""
+    if expanded(source).is_dir():
+        return expanded(source)
+    source = os.fspath(source)
+    if not is_hub_id(source):
+        raise FileNotFoundError(f"there is no folder {source!r}, and it is no hub id (owner/name) either")
+    repository, _, revision = source.partition("@")
+    return hub_files(hub_model(repository, revision or None)).parent
+
+
+def find_weights(folder: Path) -> list[Path]:
+    """The file with a ClapModel's weights, or its shards. Raises FileNotFoundError for a missing one."""
+    for name in WEIGHT_FILES:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            names = sorted(set(_json(index).get("weight_map", {}).values()))
+            wrong = [shard for shard in names if Path(shard).name != shard or not (folder / shard).is_file()]
+            if wrong or not names:
+                raise FileNotFoundError(
+                    f"{index} names weights that are not beside it: {wrong or 'none'}; copy them there"
+                )
+            return [folder / shard for shard in names]
+    raise FileNotFoundError(
+        f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}; save or copy the model there"
+    )
+
+
+def note_other_front_end(clap: HuggingFaceClap) -> None:
+    """Log a warning that says in what a front end differs from that of `laion/clap-htsat-fused`, where it does."""
+    own, laion = clap.front_end_parts.settings, preprocessor_settings(fused=True)
+    other = {name: own[name] for name in _DECISIVE if own[name] != laion[name]}
+    if other:
+        expected = {name: laion[name] for name in other}
+        _log.warning("%s has its own front end, which differs from LAION's: %s, LAION %s", clap.name, other, expected)
+
+
+def _read_config(folder: Path) -> ClapConfig:
+    from transformers import ClapConfig
+
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"{folder} has no config.json: it is not the folder of a saved ClapModel (save_pretrained)"
+        )
+    content = _json(path)
+    if content.get("model_type") != "clap":
+        kind = content.get("model_type")
+        raise ValueError(f"{path} says model_type {kind!r}; allowed: 'clap', a transformers.ClapModel")
+    return ClapConfig.from_dict(content)
+
+
+def _json(path: Path, missing: dict | None = None) -> dict:
+    if missing is not None and not path.is_file():
+        return missing
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged ({error}); save or fetch it again") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds a {type(content).__name__}, expected settings by name; save or fetch it again")
+    return content

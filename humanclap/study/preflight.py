@@ -136,7 +136,7 @@ def _device(profile: str) -> tuple[str, float, tuple]:
     """Name and speed (operations per second) of the device, and its row."""
     import torch
 
-    from humanclap.clap.base import choose_device
+    from humanclap.clap.embedder import choose_device
 
     device = torch.device(choose_device("auto"))
     if device.type == "cuda":

@@ -19,12 +19,36 @@ import torch
 from ..checks import need_extra
 
 
+def package_folder(package: str, extra: str, what: str) -> Path:
+    """The folder of "laion_clap" or "msclap", which is not imported. Raises ExtraMissing where it is not installed."""
+    need_extra(package, extra, what)
+    return Path(next(iter(importlib.util.find_spec(package).submodule_search_locations)))
+
+
+def laion_models() -> ModuleType:
+    """laion_clap's `clap_module`, its models, without the package around it; ExtraMissing where it is not installed.
+
+    `import laion_clap` itself asks the hub for three tokenizers, two of which no model of its uses.
+    """
+    folder = package_folder("laion_clap", "laion", "LAION's own checkpoint")
+    with surroundings_kept():
+        sys.path.insert(0, str(folder))
+        return importlib.import_module("clap_module")
+
+
+def msclap_models() -> ModuleType:
+    """`msclap.models.clap`; ExtraMissing where it is not installed."""
+    need_extra("msclap", "msclap", "MS CLAP")
+    with surroundings_kept():
+        return importlib.import_module("msclap.models.clap")
+
+
 @contextlib.contextmanager
 def surroundings_kept() -> Iterator[None]:
-    """Put back sys.path, the warnings filters, the generators, grad mode and logging as they were before.
+    """Restore sys.path, the warnings filters, the generators, grad mode and logging afterwards.
 
-    msclap silences all warnings and transformers' log when it is imported, laion_clap puts its folder on
-    sys.path, and building either model draws weights.
+    msclap silences all warnings and transformers' log when it is imported, laion_clap puts its folder on sys.path, and
+    building either model draws weights.
     """
     from transformers.utils import logging as transformers_log
 
@@ -33,9 +57,7 @@ def surroundings_kept() -> Iterator[None]:
     python_state, numpy_state, grad = random.getstate(), np.random.get_state(), torch.is_grad_enabled()
     try:
         with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            warnings.filterwarnings(
-                "ignore", message="torch.meshgrid"
-            )  # of laion_clap's code, not of its use
+            warnings.filterwarnings("ignore", message="torch.meshgrid")  # in laion_clap's code, not in its use
             yield
     finally:
         sys.path[:] = path
@@ -47,30 +69,9 @@ def surroundings_kept() -> Iterator[None]:
         torch.set_grad_enabled(grad)
 
 
-def laion_models() -> ModuleType:
-    """laion_clap's `clap_module`, its models, without the package around it.
-
-    `import laion_clap` itself asks the hub for three tokenizers, two of which no model of its uses. Raises
-    ImportError where laion-clap is not installed.
-    """
-    need_extra("laion_clap", "laion", "LAION's own checkpoint")
-    spec = importlib.util.find_spec("laion_clap")
-    folder = str(Path(next(iter(spec.submodule_search_locations))))
-    with surroundings_kept():
-        sys.path.insert(0, folder)
-        return importlib.import_module("clap_module")
-
-
-def msclap_models() -> ModuleType:
-    """`msclap.models.clap`. Raises ImportError where msclap is not installed."""
-    need_extra("msclap", "msclap", "MS CLAP")
-    with surroundings_kept():
-        return importlib.import_module("msclap.models.clap")
-
-
 @contextlib.contextmanager
 def untrained(module: ModuleType, name: str, text_model: torch.nn.Module) -> Iterator[None]:
-    """In here, `module.name.from_pretrained(...)` is `text_model`, whose weights the checkpoint brings.
+    """Within it, `module.name.from_pretrained(...)` is `text_model`, whose weights come from the checkpoint.
 
     Both packages would fetch half a gigabyte of a published text model and then overwrite all of it.
     """
