@@ -920,7 +920,9 @@ def study_prompt_twice(folder):
 @case(STUDY, "notebook 04 before 03", "papermill 04_breakdowns.ipynb …", "03_scores.csv is not there", "run that first")
 def study_order(folder):
     run = study.Study("demo", "04_breakdowns", folder)
-    study.read_scores(run, "03_human_clap_finetuning")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUMANCLAP_RUNS", str(folder))
+        study.read_scores(run, "03_human_clap_finetuning")
 
 
 # --- the tests ------------------------------------------------------------------------------------------
