@@ -449,7 +449,7 @@ def caption_count(folder):
 
 
 @case(
-    CAPTIONS, "a caption longer than the model reads", "clap.embed_text([long])", "reads only 48 tokens", "shorten it"
+    CAPTIONS, "a caption longer than the model reads", "clap.embed_text([long])", "reads only the first 48 tokens", "shorten it"
 )
 def caption_long(folder):
     said = []
@@ -555,7 +555,7 @@ def clap_no_weights(folder):
     CHECKPOINTS,
     "weights that are missing",
     OPEN,
-    "does not fit config.json: 1 missing weight",
+    "does not fit the model: 1 missing weight",
     "logit_scale_a",
     "Save model and",
 )
@@ -709,7 +709,7 @@ def clap_other_preprocessor(folder):
     load_clap(folder / "my-clap")
 
 
-@case(CHECKPOINTS, "damaged JSON", OPEN, "config.json is not the configuration of a model", "fetch it again")
+@case(CHECKPOINTS, "damaged JSON", OPEN, "config.json is damaged", "fetch it again")
 def clap_json(folder):
     (spoilt(folder) / "config.json").write_text('{"model_type": "cl')
     load_clap(folder / "my-clap")

@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -50,7 +51,7 @@ def read_weights(paths: Sequence[Path]) -> tuple[dict[str, torch.Tensor], str]:
         if path.suffix == ".safetensors":
             from safetensors.torch import load
 
-            require_safetensors(path)
+            read_shapes(path)  # says better than the library what is wrong
             file = read_hashed(path)
             try:
                 content, sha256 = load(file.content), file.sha256
@@ -69,16 +70,13 @@ def weights_sha256(paths: Sequence[Path]) -> str:
 
 
 def read_shapes(path: Path) -> dict[str, torch.Tensor]:
-    """The names and shapes of a torch file's weights, as tensors whose content must not be used; raises as `read_weights`.
+    """The names and shapes of the weights in a file, as tensors without content; raises as `read_weights`.
 
-    Cheap for all files that torch has written since 1.6: their tensors are mapped and not read.
+    Cheap: a safetensors file says them in its header, and of a torch file (since 1.6) tensors are mapped and not read.
     """
-    content = _load(path, path, mmap=_require_torch_file(path))
-    return {key: value.to("meta") for key, value in _state_in(content, path).items()}
-
-
-def require_safetensors(path: Path) -> None:
-    """Raise ValueError, with the reason, for a safetensors file that is empty, cut short or no such file."""
+    if path.suffix != ".safetensors":
+        content = _load(path, path, mmap=_require_torch_file(path))
+        return {key: value.to("meta") for key, value in _state_in(content, path).items()}
     require_regular(path, ValueError)
     size = os.path.getsize(path)
     if size == 0:
@@ -90,20 +88,22 @@ def require_safetensors(path: Path) -> None:
             raise ValueError(f"{path} could not be loaded: it is no safetensors file; fetch it again")
         try:
             header = json.loads(start + file.read(n_header - 1)) if 8 + n_header <= size else {}
-            ends = [entry["data_offsets"][1] for key, entry in header.items() if key != "__metadata__"]
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
+            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
+            shapes = {key: torch.empty(entry["shape"], device="meta") for key, entry in entries.items()}
+        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
             raise ValueError(f"{path} could not be loaded: its header is damaged; fetch it again") from error
-    if 8 + n_header + max(ends, default=0) > size:
+    if 8 + n_header + end > size:
         raise ValueError(f"{path} could not be loaded: it is cut short at {size:,} bytes; fetch it again")
+    return shapes
 
 
-def load_whole(
+def require_fit(
     model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str | os.PathLike, may_differ: Iterable[str] = ()
 ) -> None:
-    """Make the tensors of `state` the weights of `model`; no second copy is made of those that have its dtype.
+    """Raise ValueError for weights that are missing, unexpected or of another shape, with their names.
 
-    Only keys that end in one of `may_differ` may be missing or left over. Raises ValueError for weights that are missing,
-    unexpected or of another shape, with their names.
+    Only keys that end in one of `may_differ` may be missing or left over.
     """
     own, free = model.state_dict(), tuple(may_differ)
     found = {
@@ -116,8 +116,16 @@ def load_whole(
         if wrong:
             raise ValueError(
                 f"{path} does not fit the model: {len(wrong)} {kind} weight(s): {listed(wrong)}. Save model and "
-                "configuration together, or fetch both again"
+                "configuration together (save_pretrained), or fetch both again"
             )
+
+
+def load_whole(
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str | os.PathLike, may_differ: Iterable[str] = ()
+) -> None:
+    """Make the tensors of `state` the weights of `model`, without a copy where the dtype is equal; raises as `require_fit`."""
+    require_fit(model, state, path, may_differ)
+    own = model.state_dict()
     fitting = {key: value.to(own[key].dtype) for key, value in state.items() if key in own}
     model.load_state_dict(fitting, strict=False, assign=True)
 
@@ -214,7 +222,8 @@ def _load_hashed(path: Path) -> tuple[object, str]:
 
 def _load(source: Path | BinaryIO, path: Path, mmap: bool = False) -> object:
     try:
-        with torch.serialization.safe_globals(_allowed()):
+        with torch.serialization.safe_globals(_allowed()), warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")  # an error says what is wrong
             return torch.load(source, map_location="cpu", weights_only=True, mmap=mmap)
     except pickle.UnpicklingError as error:
         raise ValueError(

@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ..hub import hub_files
 from ..files import expanded, writing
+from ..hub import hub_files
 from ..models import ROBERTA
 from .checkpoints import listed, read_weights, require_laion
 from .huggingface import (

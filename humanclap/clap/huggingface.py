@@ -16,10 +16,10 @@ import numpy as np
 import torch
 
 from .. import audio
-from ..hub import hub_files
 from ..files import expanded, write_text, writing
+from ..hub import hub_files
 from ..models import FRONT_END_FILE, WEIGHT_FILES, hub_model
-from .checkpoints import load_whole, read_shapes, require_safetensors
+from .checkpoints import load_whole, read_shapes, require_fit
 from .embedder import FUSION, MelEmbedder
 from .fast_cpu import log_mel
 
@@ -129,8 +129,10 @@ class HuggingFaceClap(MelEmbedder):
         """
         self.config = _read_config(folder)
         weights = find_weights(folder)
+        shapes: dict[str, torch.Tensor] = {}
         for path in weights:
-            require_safetensors(path) if path.suffix == ".safetensors" else read_shapes(path)
+            shapes |= read_shapes(path)
+        require_fit(empty_clapmodel(self.config), shapes, weights[0], CONSTANTS)
         self.fused = bool(self.config.audio_config.enable_fusion)
         super().__init__(name, weights, (FUSION, *audio.POLICIES) if self.fused else audio.POLICIES, **settings)
         self.front_end_parts = read_front_end(folder if front_end is None else front_end)
@@ -230,16 +232,20 @@ def clapmodel(config: ClapConfig, state: Mapping[str, torch.Tensor], path: str |
 
     Raises ValueError for weights that are missing, left over or of another shape, with their names.
     """
-    from transformers import ClapModel
-
-    with torch.device("meta"):  # no memory and no random numbers for weights that are replaced at once
-        model = ClapModel(config)
-    model = model.to(torch.float32)
+    model = empty_clapmodel(config)
     load_whole(model, state, path, CONSTANTS)
     embeddings, n_positions = model.text_model.embeddings, config.text_config.max_position_embeddings
     embeddings.position_ids = torch.arange(n_positions)[None]
     embeddings.token_type_ids = torch.zeros(1, n_positions, dtype=torch.long)
     return model.eval()
+
+
+def empty_clapmodel(config: ClapConfig) -> ClapModel:
+    """A ClapModel whose weights are there in name and shape only: no memory and no random numbers."""
+    from transformers import ClapModel
+
+    with torch.device("meta"):
+        return ClapModel(config).to(torch.float32)
 
 
 def save_clapmodel(target: str | os.PathLike, model: ClapModel, front_end: FrontEnd) -> Path:
