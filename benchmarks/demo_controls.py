@@ -98,7 +98,8 @@ class Study:
         """Train the three variants, then score the test pairs with every model."""
         data = [finetune.prepare(self.claps[BASE], pairs, self.audio_root, False) for pairs in (self.train, self.validation)]
         dealt = np.random.default_rng([PERMUTATION_STREAM, self.seed]).permutation(len(self.train))
-        permuted = data[0].with_target(self.train["target"].to_numpy()[dealt])
+        other = self.train.assign(target=self.train["target"].to_numpy()[dealt])
+        permuted = finetune.prepare(self.claps[BASE], other, self.audio_root, False)
         for name, kind, train in (
             (TRAINED, "wsce+mae", data[0]),
             (PERMUTED, "wsce+mae", permuted),

@@ -55,8 +55,9 @@ class Drill:
     def whole(self, output: Path) -> dict[str, str]:
         """What is left of a finished run: the hash of every file that must be equal to the last byte."""
         result = self.train(output, resume=True)
-        files = [output / "history.csv", *sorted(result.checkpoint.iterdir())]
-        assert sorted(path.name for path in output.iterdir()) == ["history.csv", "manifest.json", "model", "times.csv"]
+        files = [output / "history.csv", output / "validation.csv", *sorted(result.checkpoint.iterdir())]
+        left = sorted(path.name for path in output.iterdir() if path.name != ".lock")
+        assert left == ["history.csv", "model", "settings.json", "validation.csv"], left
         return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -90,9 +91,10 @@ def random_moments(folder: Path) -> dict:
         assert ended(pid) == signal.SIGKILL, "the training ended before the drill did"
         kills += 1
         readable(folder / "killed")
-        reached.append(max([int(path.name[6:]) for path in (folder / "killed").glob("epoch-*")], default=0))
+        checkpoint = folder / "killed" / "checkpoint.pt"  # whole, or not there
+        reached.append(len(torch.load(checkpoint, weights_only=True)["rows"]) - 1 if checkpoint.exists() else 0)
     assert ended(drill.child(lambda: drill.train(folder / "killed", resume=True))) == 0
-    resumed = json.loads((folder / "killed" / "manifest.json").read_text())["resumed"]
+    resumed = json.loads((folder / "killed" / "settings.json").read_text())["resumed"]
     equal = drill.whole(folder / "killed") == drill.whole(folder / "whole")
     return {"kills": kills, "reached": reached, "resumed": resumed, "equal": equal, "seconds": seconds}
 
@@ -132,22 +134,23 @@ def everywhere(folder: Path) -> dict:
 
 
 def full_disk(folder: Path) -> dict:
-    """No file may pass a size: below that of the optimizer's, and then the rest of the run without the limit."""
+    """No file may pass a size: below that of the checkpoint's, and then the rest of the run without the limit."""
     drill = Drill(folder, epochs=3, n_pairs=8)
     assert ended(drill.child(lambda: drill.train(folder / "whole"))) == 0
     output = folder / "full"
 
     def first_epoch_only() -> None:
-        from humanclap.finetune.checkpoint import Checkpoints
+        from humanclap.finetune import train
 
-        save = Checkpoints.save
+        save = train._Run._write_checkpoint
 
-        def save_then_limit(self, trainer, progress):
-            save(self, trainer, progress)
-            size = (self.path(progress.epoch) / "optimizer.safetensors").stat().st_size
+        def save_then_limit(self):
+            save(self)
+            size = (self.folder / train.CHECKPOINT).stat().st_size
             resource.setrlimit(resource.RLIMIT_FSIZE, (size * 2 // 3, resource.RLIM_INFINITY))
 
-        Checkpoints.save = save_then_limit
+        train._Run._write_checkpoint = save_then_limit
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
             drill.train(output)
         except OSError as error:
@@ -155,7 +158,7 @@ def full_disk(folder: Path) -> dict:
             (folder / "said").write_text(str(error))
 
     assert ended(drill.child(first_epoch_only)) == 0
-    left = sorted(path.name for path in output.iterdir())
+    left = sorted(path.name for path in output.iterdir() if path.name != ".lock")
     equal = drill.whole(output) == drill.whole(folder / "whole")
     return {"said": (folder / "said").read_text(), "left": left, "equal": equal}
 

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 import shutil
-import warnings
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
 from finetune_small import make_clap, make_corpus
 
 from humanclap.clap import load_clap
+from humanclap.files import lock
 from humanclap.finetune import CheckpointError, FinetuneConfig, Trainer, finetune, prepare
-from humanclap.finetune.checkpoint import Checkpoints
-from humanclap.finetune.folder import RunFolder
 
 CONFIG = FinetuneConfig(epochs=4, learning_rate=1e-3, batch_size=6)
 
@@ -72,18 +68,16 @@ def run(clap, sets, folder, config=CONFIG, **more):
 
 def content(folder: Path) -> dict[str, str]:
     """Every file, with its hash."""
-    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != ".lock"]
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
 def results(folder: Path) -> dict[str, str]:
     """What two equal runs share to the last byte."""
-    return {name: value for name, value in content(folder).items() if not name.startswith(("times", "manifest"))}
+    return {name: value for name, value in content(folder).items() if name not in ("settings.json", ".lock")}
 
 
-@pytest.mark.parametrize(
-    "settings", [{}, {"spec_augment": True, "drop_path": 0.2, "freeze_batch_norm": False}, {"precision": "bf16"}]
-)
+@pytest.mark.parametrize("settings", [{}, {"freeze_batch_norm": False, "seed": 3}, {"precision": "bf16"}])
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(clap, sets, tmp_path, settings):
     """Dropout, order, optimizer, running statistics: weights and history are equal to the last bit."""
     config = replace(CONFIG, **settings)
@@ -92,81 +86,62 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(clap, sets, tmp_path, 
     stop_in(clap, sets, tmp_path / "stopped", config, epoch=4, resume=True)
     resumed = run(clap, sets, tmp_path / "stopped", config, resume=True)
     assert results(tmp_path / "stopped") == results(tmp_path / "whole")
+    assert {"history.csv", "validation.csv", "model/model.safetensors", "model/README.md"} <= set(
+        results(tmp_path / "whole")
+    )
     pd.testing.assert_frame_equal(resumed.history, whole.history, check_exact=True)
-    assert resumed.best_epoch == whole.best_epoch and len(resumed.times) == 5
+    pd.testing.assert_frame_equal(resumed.validation, whole.validation, check_exact=True)
+    assert resumed.best_epoch == whole.best_epoch
     assert resumed.settings["resumed"] == [1, 3] and whole.settings["resumed"] == []
-    changing = ("seconds", "resumed")
-    assert {name: value for name, value in resumed.settings.items() if name not in changing} == {
-        name: value for name, value in whole.settings.items() if name not in changing
-    }
 
 
-def test_other_threads_and_another_torch_are_told(clap, sets, stopped, tmp_path, monkeypatch):
+def test_other_threads_and_another_torch_warn(clap, sets, stopped, tmp_path, monkeypatch):
     """The order of summation may be another one, so the promise of bit-equality is off."""
-    from humanclap.finetune import manifest, repeat
+    from humanclap.finetune import record
 
-    for name in ("same", "changed"):
-        shutil.copytree(stopped, tmp_path / name)
-    with warnings.catch_warnings(record=True) as told:
-        warnings.simplefilter("always")
-        run(clap, sets, tmp_path / "same", resume=True)
-    assert not [warning for warning in told if "bit-equal" in str(warning.message)]
-    honest = manifest.version
-    monkeypatch.setattr(manifest, "version", lambda name: "0.1" if name == "torch" else honest(name))
-    monkeypatch.setattr(repeat, "SMALL_MODEL", 0)  # else a model of this size has one thread
+    shutil.copytree(stopped, tmp_path / "changed")
+    honest = record.version
+    monkeypatch.setattr(record, "version", lambda name: "0.1" if name == "torch" else honest(name))
+    monkeypatch.setattr("humanclap.finetune.loop.SMALL_MODEL", 0)  # else a model of this size has one thread
     torch.set_num_threads(2)
     try:
-        old = re.escape(honest("torch"))
-        says = rf"epoch-0003 was trained with 1 threads, now 2 and torch {old}, now 0\.1: .*bit-equal"
+        says = rf"trained with threads 1, now 2 and torch {re.escape(honest('torch'))}, now 0\.1: .*bit-equal"
         with pytest.warns(UserWarning, match=says):
-            resumed = run(clap, sets, tmp_path / "changed", resume=True)
+            assert run(clap, sets, tmp_path / "changed", resume=True).settings["resumed"] == [3]
     finally:
         torch.set_num_threads(1)
-    assert resumed.settings["resumed"] == [3] and len(resumed.history) == 5
 
 
-def test_resume_begins_where_there_is_nothing(clap, sets, tmp_path):
-    first = run(clap, sets, tmp_path / "new", resume=True)
-    stop_in(clap, sets, tmp_path / "early", CONFIG, epoch=1)  # the base is measured, no epoch is done
-    second = run(clap, sets, tmp_path / "early", resume=True)
-    assert first.settings["resumed"] == second.settings["resumed"] == []
-    assert results(tmp_path / "new") == results(tmp_path / "early")
-
-
-def test_a_finished_run_is_read_and_not_trained(clap, sets, tmp_path, monkeypatch):
-    first = run(clap, sets, tmp_path)
-    before = content(tmp_path)
-    monkeypatch.setattr(Trainer, "train_epoch", None)
-    again = run(clap, sets, tmp_path, resume=True)
-    assert content(tmp_path) == before
+def test_resume_begins_where_there_is_no_run_and_returns_a_finished_one(clap, sets, tmp_path, monkeypatch):
+    stop_in(clap, sets, tmp_path / "run", CONFIG, epoch=1, resume=True)  # before the first epoch ended
+    first = run(clap, sets, tmp_path / "run", resume=True)
+    assert first.settings["resumed"] == []
+    (tmp_path / "run" / "checkpoint.pt").touch()  # it was stopped while it tidied up
+    before = {name: value for name, value in content(tmp_path / "run").items() if name != "checkpoint.pt"}
+    monkeypatch.setattr(Trainer, "__init__", None)  # nothing is trained
+    again = run(clap, sets, tmp_path / "run", resume=True)
+    assert content(tmp_path / "run") == before
     pd.testing.assert_frame_equal(again.history, first.history, check_exact=True)
-    pd.testing.assert_frame_equal(again.times, first.times, check_exact=True)
-    assert again.settings == first.settings and again.best_epoch == first.best_epoch
-    assert (again.n_train, again.n_validation, again.checkpoint) == (24, 24, tmp_path / "model")
+    pd.testing.assert_frame_equal(again.validation, first.validation, check_exact=True)
+    assert (again.best_epoch, again.settings) == (first.best_epoch, first.settings)
     weights = first.model.state_dict()
     assert all(torch.equal(values, weights[name]) for name, values in again.model.state_dict().items())
     with pytest.raises(CheckpointError, match="is of another fine-tuning: epochs 4, now 9"):
-        run(clap, sets, tmp_path, replace(CONFIG, epochs=9), resume=True)
+        run(clap, sets, tmp_path / "run", replace(CONFIG, epochs=9), resume=True)
 
 
-def test_a_run_that_was_stopped_while_it_tidied_up(clap, sets, tmp_path, monkeypatch):
-    def stop(self):
-        raise Stopped
-
-    with monkeypatch.context() as patch:
-        patch.setattr(Checkpoints, "remove", stop)
-        with pytest.raises(Stopped):
-            # Twice: `clear` calls it, too, on the way in.
-            patch.setattr(RunFolder, "clear", lambda self: None)
-            run(clap, sets, tmp_path)
-    assert [path.name for path in tmp_path.glob("epoch-*")] != []
-    assert run(clap, sets, tmp_path, resume=True).best_epoch >= 1
-    assert [path.name for path in tmp_path.glob("epoch-*")] == []
+def test_a_finished_run_is_returned_without_computing_features(clap, tmp_path, monkeypatch):
+    pairs = make_corpus(tmp_path)
+    arguments = (replace(CONFIG, epochs=1), pairs[:24], pairs[24:], tmp_path, tmp_path / "run")
+    first = finetune(*arguments, base=clap, progress=False)
+    monkeypatch.setattr(type(clap), "audio_features", None)
+    again = finetune(*arguments, base=clap, progress=False, resume=True)
+    assert again.settings == first.settings
 
 
 def test_what_is_there_is_not_touched_unasked(clap, sets, stopped):
     before = content(stopped)
-    with pytest.raises(FileExistsError, match=r"already holds .*epoch-0003.*resume=True .*overwrite=True"):
+    with pytest.raises(FileExistsError, match=r"already holds .*checkpoint.pt.*resume=True .*overwrite=True"):
         run(clap, sets, stopped)
     with pytest.raises(ValueError, match="give one of them"):
         run(clap, sets, stopped, resume=True, overwrite=True)
@@ -186,16 +161,18 @@ def test_what_is_there_is_not_touched_unasked(clap, sets, stopped):
 )
 def test_another_configuration_is_refused(clap, sets, stopped, change, says):
     before = content(stopped)
-    with pytest.raises(CheckpointError, match=f"epoch-0003 is of another fine-tuning: {says}. Nothing was changed"):
+    with pytest.raises(CheckpointError, match=f"checkpoint.pt is of another fine-tuning: {says}. Nothing was changed"):
         run(clap, sets, stopped, replace(CONFIG, **change), resume=True)
     assert content(stopped) == before
 
 
-def test_other_data_and_another_base_are_refused(clap, sets, stopped, monkeypatch):
-    before = content(stopped)
-    other = [data.with_target(1 - data.pairs["target"]) for data in sets]
-    says = "another fine-tuning: the training pairs .*, now .*; the validation pairs"
-    with pytest.raises(CheckpointError, match=says):
+def test_other_data_and_another_base_are_refused(clap, sets, stopped, tmp_path, monkeypatch):
+    before, pairs = content(stopped), make_corpus(tmp_path)
+    other = [
+        prepare(clap, part.assign(target=1 - part["target"]), tmp_path, progress=False)
+        for part in (pairs[:24], pairs[24:])
+    ]
+    with pytest.raises(CheckpointError, match="fine-tuning: the training pairs .*, now .*; the validation pairs"):
         run(clap, other, stopped, resume=True)
     monkeypatch.setattr(clap.model.logit_scale_a, "data", clap.model.logit_scale_a.data + 1)
     with pytest.raises(CheckpointError, match="another fine-tuning: the base's weights"):
@@ -209,100 +186,74 @@ def test_where_the_base_lay_and_how_the_pairs_were_drawn_make_no_other_run(clap,
     assert run(clap, sets, tmp_path / "run", moved, resume=True).settings["resumed"] == [3]
 
 
-@pytest.mark.parametrize(
-    ("name", "damage"),
-    [
-        *((name, "cut") for name in ("model.safetensors", "optimizer.safetensors", "state.json", "sha256sums")),
-        ("optimizer.safetensors", "gone"),
-        ("state.json", "flipped"),
-    ],
-)
-def test_a_damaged_checkpoint_is_told_and_the_one_before_goes_on(clap, sets, stopped, tmp_path, name, damage):
+@pytest.mark.parametrize("left", [0, 1000, 0.5, -1])
+def test_a_truncated_checkpoint_is_refused_with_what_to_do(clap, sets, stopped, tmp_path, left):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
-    file = folder / "epoch-0003" / name
+    file = folder / "checkpoint.pt"
     whole = file.read_bytes()
-    if damage == "gone":
-        file.unlink()
-    else:
-        middle = len(whole) // 2
-        flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-        file.write_bytes(whole[:middle] if damage == "cut" else flipped)
+    file.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
     before = content(folder)
-    with pytest.raises(CheckpointError, match=r"epoch-0003 is damaged: .*epoch-0002, is the last one before it"):
+    says = r"checkpoint.pt is damaged .*best model until then is in .*model.*another output_dir, or begin anew with overwrite"
+    with pytest.raises(CheckpointError, match=says):
         run(clap, sets, folder, resume=True)
     assert content(folder) == before
-    if name == "model.safetensors":  # as the message says
-        shutil.rmtree(folder / "epoch-0003")
-        assert run(clap, sets, folder, resume=True).settings["resumed"] == [2]
-        run(clap, sets, tmp_path / "whole")
-        assert results(folder) == results(tmp_path / "whole")
+    load_clap(folder / "model", device="cpu")
+    if left == 0:  # as the message says
+        assert run(clap, sets, folder, overwrite=True).best_epoch >= 1
 
 
-def test_a_damaged_checkpoint_with_none_before_it(clap, sets, tmp_path):
-    stop_in(clap, sets, tmp_path, CONFIG, epoch=2)
-    (tmp_path / "epoch-0001" / "state.json").unlink()
-    with pytest.raises(CheckpointError, match="there is no other; the best model until then is in model/"):
-        run(clap, sets, tmp_path, resume=True)
-    load_clap(tmp_path / "model", device="cpu")
-    assert run(clap, sets, tmp_path, overwrite=True).best_epoch >= 1
+def test_a_checkpoint_that_would_run_code_is_refused(clap, sets, stopped, tmp_path):
+    class Evil:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "ran",))
 
-
-def test_a_best_model_that_is_gone_is_told(clap, sets, tmp_path):
-    still = [sets[0].with_target(np.ones(24)), sets[1].with_target(np.zeros(24))]  # each epoch is worse
-    config = replace(CONFIG, kind="mae")
-    stop_in(clap, still, tmp_path, config, epoch=4)
-    shutil.rmtree(tmp_path / "model")
-    with pytest.raises(CheckpointError, match="epoch 1, the best so far, is in no checkpoint any more"):
-        run(clap, still, tmp_path, config, resume=True)
-
-
-def test_a_spoilt_manifest_is_told(clap, sets, stopped, tmp_path):
     shutil.copytree(stopped, tmp_path / "run")
-    (tmp_path / "run" / "manifest.json").write_text('{"status": "fin')
-    with pytest.raises(ValueError, match=r"manifest.json can't be read .*overwrite=True begins anew"):
+    torch.save({"settings": Evil()}, tmp_path / "run" / "checkpoint.pt")
+    with pytest.raises(CheckpointError, match="is damaged"):
+        run(clap, sets, tmp_path / "run", resume=True)
+    assert not (tmp_path / "ran").exists()
+
+
+def test_a_best_model_or_settings_that_are_gone_or_spoilt(clap, sets, stopped, tmp_path):
+    shutil.copytree(stopped, tmp_path / "run")
+    saved = torch.load(tmp_path / "run" / "checkpoint.pt", weights_only=True)
+    torch.save(saved | {"best_epoch": 1}, tmp_path / "run" / "checkpoint.pt")
+    shutil.rmtree(tmp_path / "run" / "model")
+    with pytest.raises(CheckpointError, match="epoch 1, the best so far, is in no checkpoint any more"):
+        run(clap, sets, tmp_path / "run", resume=True)
+    (tmp_path / "run" / "settings.json").write_text('{"status": "fin')
+    with pytest.raises(CheckpointError, match=r"settings.json can't be read .*overwrite=True begins anew"):
         run(clap, sets, tmp_path / "run", resume=True)
 
 
-def test_no_more_than_two_checkpoints_ever_lie_on_the_disk(clap, sets, tmp_path, monkeypatch):
-    from humanclap.finetune import checkpoint
+def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeypatch):
+    """The disk fills up at the second better epoch, in the middle of the folder."""
+    calls, write = [], type(clap).save_front_end
 
-    flush, seen = checkpoint.flush_folder, []
+    def until_full(self, folder):
+        calls.append(folder)
+        if len(calls) > 1:
+            raise OSError(28, "No space left on device")
+        write(self, folder)
 
-    def counted(folder):
-        flush(folder)
-        seen.append(sorted(path.name for path in folder.parent.glob("*epoch-*")))
-
-    monkeypatch.setattr(checkpoint, "flush_folder", counted)
-    run(clap, sets, tmp_path)
-    assert seen == [
-        [".epoch-0001-part"],
-        [".epoch-0002-part", "epoch-0001"],
-        [".epoch-0003-part", "epoch-0002"],
-        [".epoch-0004-part", "epoch-0003"],
-    ]
-
-
-def test_a_checkpoint_is_plain_data(stopped):
-    """Nothing in it could run code when it is read."""
-    names = sorted(path.name for path in (stopped / "epoch-0003").iterdir())
-    assert names == ["model.safetensors", "optimizer.safetensors", "sha256sums", "state.json"]
-    state = json.loads((stopped / "epoch-0003" / "state.json").read_text())
-    assert state["epoch"] == 3 and len(state["rows"]) == 4 and state["settings"]["config"]["batch_size"] == 6
+    pairs = make_corpus(tmp_path)  # the same wish on both sides: each epoch is better
+    ones = [prepare(clap, part.assign(target=1.0), tmp_path, progress=False) for part in (pairs[:24], pairs[24:])]
+    config = replace(CONFIG, kind="mae", batch_size=8)
+    monkeypatch.setattr(type(clap), "save_front_end", until_full)
+    says = r"model of epoch 2 could not be written .*No space left on device.*checkpoint of epoch 2 is whole"
+    with pytest.warns(UserWarning, match="all 24 ratings"), pytest.raises(OSError, match=says):
+        run(clap, ones, tmp_path / "run", config)
+    left = sorted(path.name for path in (tmp_path / "run").iterdir() if path.name != ".lock")
+    assert left == ["checkpoint.pt", "history.csv", "model", "settings.json"]
+    kept = load_clap(tmp_path / "run" / "model", device="cpu").model.state_dict()
+    monkeypatch.undo()
+    with pytest.warns(UserWarning, match="all 24 ratings"):
+        expected = run(clap, ones, None, replace(config, epochs=1)).model.state_dict()
+    assert all(torch.equal(kept[name], expected[name]) for name in kept)
 
 
 def test_two_trainings_do_not_share_a_folder(clap, sets, tmp_path):
-    with (
-        RunFolder(tmp_path).held(),
-        pytest.raises(RuntimeError, match=r"another process trains in .* right now"),
-    ):
+    with lock(tmp_path / ".lock"), pytest.raises(RuntimeError, match=r"another process trains in .* right now"):
         run(clap, sets, tmp_path)
     assert run(clap, sets, tmp_path).best_epoch >= 1
-
-
-def test_without_an_exchange_in_one_step_the_model_is_replaced_all_the_same(clap, sets, tmp_path, monkeypatch):
-    monkeypatch.setattr("humanclap.files._exchange", lambda one, other: False)
-    result = run(clap, sets, tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["history.csv", "manifest.json", "model", "times.csv"]
-    weights = load_clap(tmp_path / "model", device="cpu").model.state_dict()
-    assert all(torch.equal(weights[name], values) for name, values in result.model.state_dict().items())

@@ -1,12 +1,12 @@
 """Fine-tuning a CLAP on human ratings (the paper's section III): configuration, data, training, checkpoints."""
 
 from humanclap.finetune.card import write_card
-from humanclap.finetune.checkpoint import CheckpointError
+from humanclap.finetune.command import finetune_table
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import PairData, prepare, split_pairs
-from humanclap.finetune.engine import finetune
-from humanclap.finetune.result import FinetuneResult
-from humanclap.finetune.trainer import NonFiniteLoss, Trainer
+from humanclap.finetune.data import PairData, prepare, read_pairs, split_pairs
+from humanclap.finetune.loop import NonFiniteLoss, Trainer
+from humanclap.finetune.record import CheckpointError, FinetuneResult
+from humanclap.finetune.train import finetune
 from humanclap.finetune.variants import FinetuneRuns, VariantsFailed, finetune_variants
 from humanclap.losses import CONTROL_KIND, KINDS
 
@@ -22,8 +22,10 @@ __all__ = [
     "Trainer",
     "VariantsFailed",
     "finetune",
+    "finetune_table",
     "finetune_variants",
     "prepare",
+    "read_pairs",
     "split_pairs",
     "write_card",
 ]

@@ -1,177 +1,225 @@
-"""The model card of a fine-tuned checkpoint: README.md, as the hub shows it, from the run's own files."""
+"""The model card of a fine-tuned model: README.md, as the hub shows it, from the run's own files."""
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import re
 from collections.abc import Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
 
-from humanclap.files import write_bytes, write_text
-from humanclap.finetune import card_text as fill
+from humanclap.checks import listed, need_columns
+from humanclap.files import write_text
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from humanclap.relate import Screening
 
-CARD, CURVE = "README.md", "training.png"
-TEMPLATE = "card.md"
+CARD = "README.md"
+TEMPLATE = Path(__file__).with_name("card.md")
+HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_srcc", "temperature")
 TABLE_COLUMNS = ("model", "cell", "metric", "value", "low", "high", "n")
 METRICS = {"srcc": "spearmanr", "lcc": "pearsonr", "mse": "mse"}
 """Our metrics that the hub has a name for."""
-
-LICENCES = {
-    "other": "The weights derive from those of the base model and from the ratings named above: the terms of both "
-    "apply, see their own pages. RELATE states no licence, and none of its audio or ratings are in this folder.",
-    "mit": "MIT. The corpus and the base model were made by humanclap, which has this licence.",
-}
+CURVE_ROWS = 15
+_OF_RUN = "give settings and history (FinetuneResult.settings and .history), or the model/ folder of a run"
 
 
 def write_card(
     folder: str | os.PathLike,
-    label: str,
+    label: str = "human ratings",
     settings: dict | None = None,
     history: pd.DataFrame | None = None,
     table: pd.DataFrame | None = None,
     model: str | None = None,
     screening: Screening | None = None,
-    figure: Figure | None = None,
-    licence: str = "other",
-    level: float = 0.95,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write README.md, the model card, into the checkpoint `folder`, and return its path.
+    """Write README.md, the model card, into the model's `folder`, whole or not at all, and return its path.
 
-    label: where the ratings come from, "RELATE ratings" or "synthetic"; stands with every number.
-    settings, history: `FinetuneResult.settings` and `.history`; None reads manifest.json and history.csv of the run
+    label: where the ratings come from, "RELATE ratings" or "synthetic"; shown with every number.
+    settings, history: `FinetuneResult.settings` and `.history`; None reads settings.json and history.csv of the run
         that `folder` (…/model) belongs to.
     table: test results as `evaluate.breakdown` gives them: model, cell, metric, value, low, high, n, and where they
         are known floor, ceiling and note. Only the rows of `model` are shown; a NaN value is shown as "–" with its
         note. None: the card says that the model was not tested.
     model: its name in the table; None takes the kind of loss.
-    screening: of the listeners; its rule and its counts are told.
-    figure: the learning curve (`plots.learning_curves`), put beside the card as training.png.
-    licence: an identifier of the hub's; "other" and "mit" come with a sentence of their own.
-    level: of the table's intervals, 0-1.
-    notes: paragraphs to stand below the results, such as how this variant was chosen.
+    screening: of the listeners; its rule and its counts are shown.
+    notes: paragraphs below the results, such as how this variant was chosen.
 
-    The card is replaced whole or not at all, and nothing else in the folder is touched; text from outside is escaped.
-    Raises FileNotFoundError for a folder without a model or without the run's files, ValueError for a missing
-    column, a table without `model`, an empty label or settings that lack something, TypeError for a wrong type.
+    Text from outside is escaped. Raises FileNotFoundError for a folder without a model or without the run's files,
+    ValueError for a missing column, a table without `model`, an empty label or settings that lack something.
     """
+    from huggingface_hub import ModelCard
+
     folder = Path(folder)
-    needed = ("config.json", "preprocessor_config.json")
-    absent = [name for name in needed if not (folder / name).is_file()]
+    absent = [name for name in ("config.json", "preprocessor_config.json") if not (folder / name).is_file()]
     if absent:
-        raise FileNotFoundError(f"{folder} has no {', '.join(absent)}: give a checkpoint folder, such as <run>/model")
+        raise FileNotFoundError(f"{folder} has no {listed(absent)}: give a model folder, such as <run>/model")
     if not (isinstance(label, str) and label.strip()):
         raise ValueError(f"label is {label!r}; say where the ratings come from: 'RELATE ratings' or 'synthetic'")
-    if not 0 < level < 1:
-        raise ValueError(f"level is {level!r}; it must lie between 0 and 1, such as 0.95")
     if settings is None:
-        settings = json.loads(_of_run(folder, "manifest.json").read_text(encoding="utf-8"))
+        settings = json.loads(_of_run(folder, "settings.json").read_text(encoding="utf-8"))
     if history is None:
         history = pd.read_csv(_of_run(folder, "history.csv"))
-    _need_columns(history, fill.HISTORY_COLUMNS, "history", "give FinetuneResult.history, or history.csv of the run")
-    model = model or fill.setting(settings, "config", "kind")
+    need_columns(history, "history", HISTORY_COLUMNS)
+    kind, base = _setting(settings, "config", "kind"), _setting(settings, "base", "name")
+    best, model = _setting(settings, "best_epoch"), model or kind
     rows = _results(table, model)
-    values = {
-        "title": fill.plain_text(f"Human-CLAP, {model}, fine-tuned on {label}"),
-        "label": fill.plain_text(label),
-        "synthetic": "synthetic" in label.lower(),
-        "kind": fill.plain_text(fill.setting(settings, "config", "kind")),
-        "base": fill.plain_text(fill.setting(settings, "base", "name")),
-        "data": fill.data_rows(settings, screening),
-        "counts": [] if screening is None else screening.counts().reset_index().to_dict("records"),
-        "best_epoch": fill.setting(settings, "best_epoch"),
-        "epochs": int(history["epoch"].max()),
-        "better": fill.better_than_base(history, fill.setting(settings, "best_epoch")),
-        "figure": CURVE if figure is not None else "",
-        "config": fill.config_rows(settings),
-        "results": [] if rows is None else [fill.shown_result(row) for row in rows.to_dict("records")],
-        "level": f"{level:.0%}",
-        "notes": [fill.plain_text(note) for note in notes],
-        "versions": fill.version_rows(settings),
-        "licence_text": LICENCES.get(licence, f"{fill.plain_text(licence)}."),
-        **fill.front_end(folder),
-        **fill.curve(history, fill.setting(settings, "best_epoch")),
-    }
-    text = f"---\n{_front_matter(settings, label, licence, rows)}\n---\n\n{_render(values)}"
-    if figure is not None:
-        picture = io.BytesIO()
-        figure.savefig(picture, format="png", dpi=150, metadata={"Software": None})
-        write_bytes(folder / CURVE, picture.getvalue())
-    write_text(folder / CARD, text)
+    loss = history.set_index("epoch")["validation_loss"]
+    card = ModelCard.from_template(
+        _front_matter(str(kind), str(base), label, rows),
+        template_str=TEMPLATE.read_text(encoding="utf-8"),
+        title=_plain(f"Human-CLAP, {model}, fine-tuned on {label}"),
+        label=_plain(label),
+        synthetic=_synthetic(label),
+        kind=_plain(kind),
+        base=_plain(base),
+        data=_data_rows(settings, screening),
+        counts=[] if screening is None else screening.counts().reset_index().to_dict("records"),
+        best_epoch=best,
+        epochs=int(history["epoch"].max()),
+        better=f"whose loss is {'' if loss[best] < loss[0] else '**not** '}lower than the base's",
+        # The base by its name, as its path is nobody else's business.
+        config=[(_plain(name), _plain(value)) for name, value in {**settings["config"], "base": base}.items()],
+        results=[] if rows is None else [_result(row) for row in rows.to_dict("records")],
+        notes=[_plain(note) for note in notes],
+        versions=_version_rows(settings),
+        curve_names=[name.replace("_", " ") for name in HISTORY_COLUMNS],
+        curve=_curve(history, best),
+        **_front_end(folder),
+    )
+    write_text(folder / CARD, card.content + "\n")
     return folder / CARD
 
 
-def _front_matter(settings: dict, label: str, licence: str, rows: pd.DataFrame | None) -> str:
-    """YAML as the hub reads it; results are left out of its leader boards' format where the data is synthetic."""
+def _front_matter(kind: str, base: str, label: str, rows: pd.DataFrame | None):
+    """What the hub reads; results are left out of its leader boards' format where the data is synthetic."""
     from huggingface_hub import EvalResult, ModelCardData
 
-    base = str(fill.setting(settings, "base", "name"))
-    real = "synthetic" not in label.lower()
+    synthetic = _synthetic(label)
     data = {
         "language": "en",
-        "license": licence,
+        "license": "mit" if synthetic else "other",
         "library_name": "transformers",
         "pipeline_tag": "feature-extraction",
-        "tags": ["clap", "human-clap", "clapscore", "audio-text-relevance", *([] if real else ["synthetic-data"])],
+        "tags": ["clap", "human-clap", "clapscore", "audio-text-relevance", *(["synthetic-data"] if synthetic else [])],
         "metrics": list(METRICS.values()),
     }
-    if licence == "other":
+    if not synthetic:
         data["license_name"] = "see-base-model-and-ratings"
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", base):  # the hub refuses what is no model of its own
         data["base_model"] = base.partition("@")[0]
-    if rows is not None and real:
+    if rows is not None and not synthetic:
         whole = rows[(rows["cell"] == "all") & rows["metric"].isin(METRICS) & rows["value"].notna()]
         task = {"task_type": "audio-text-relevance", "dataset_type": "relate", "dataset_name": label}
-        data["model_name"] = str(fill.setting(settings, "config", "kind"))
-        data["eval_results"] = [
-            EvalResult(**task, metric_type=METRICS[row.metric], metric_value=round(float(row.value), 4))
-            for row in whole.itertuples()
-        ]
-        if not data["eval_results"]:
-            del data["eval_results"], data["model_name"]
-    return ModelCardData(**data).to_yaml()
+        values = {METRICS[row.metric]: round(float(row.value), 4) for row in whole.itertuples()}
+        if values:
+            data["model_name"] = kind
+            data["eval_results"] = [EvalResult(**task, metric_type=m, metric_value=v) for m, v in values.items()]
+    return ModelCardData(**data)
 
 
 def _results(table: pd.DataFrame | None, model: str) -> pd.DataFrame | None:
     if table is None:
         return None
-    _need_columns(table, TABLE_COLUMNS, "table", "give what evaluate.breakdown returns")
+    need_columns(table, "table", TABLE_COLUMNS)
     rows = table[table["model"] == model]
     if rows.empty:
-        held = ", ".join(map(str, dict.fromkeys(table["model"])))
-        raise ValueError(f"the table has no rows of model {model!r}. Available: {held}")
+        raise ValueError(f"the table has no rows of model {model!r}. Available: {listed(table['model'].unique())}")
     return rows
 
 
-def _render(values: dict) -> str:
-    from jinja2 import Environment, StrictUndefined
+def _result(row: dict) -> dict:
+    note = row.get("note")
+    note = f" ({_plain(note)})" if isinstance(note, str) and note else ""
+    interval = f"{_number(row['low'])} to {_number(row['high'])}" if pd.notna(row["low"]) else "–"
+    return {
+        "cell": _plain(row["cell"]),
+        "metric": _plain(str(row["metric"]).upper()),
+        "value": _number(row["value"]) + note,
+        "interval": interval,
+        "n": f"{int(row['n']):,}",
+        "floor": _number(row.get("floor")),
+        "ceiling": _number(row.get("ceiling")),
+    }
 
-    environment = Environment(undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False)
-    source = files("humanclap.finetune").joinpath(TEMPLATE).read_text(encoding="utf-8")
-    return environment.from_string(source).render(values)
+
+def _data_rows(settings: dict, screening: Screening | None) -> list[tuple[str, str]]:
+    config, rows = settings["config"], []
+    if screening is not None:
+        rule = (
+            f"listeners whose mean rating of the mismatched anchors is above {screening.max_anchor_mean:g} (0-10) are "
+            f"left out: {len(screening.removed):,} of {len(screening.kept) + len(screening.removed):,}"
+        )
+        rows.append(("screening", rule))
+    split = f"split by {_setting(config, 'split_by')}, seed {_setting(config, 'split_seed')}"
+    rows.append(("training and validation", _plain(split)))
+    for part, name in (("train", "training"), ("validation", "validation")):
+        found = _setting(settings, "data", part)
+        rows.append(
+            (f"{name} pairs", f"{_setting(found, 'pairs'):,} (sha256 {_plain(_setting(found, 'sha256'))[:16]}…)")
+        )
+    shared = settings["data"].get("shared", {})
+    rows.append(("in both of these", listed(f"{_plain(name)} {count}" for name, count in shared.items())))
+    return rows
 
 
-def _need_columns(table: pd.DataFrame, columns: Sequence[str], name: str, mend: str) -> None:
-    if not isinstance(table, pd.DataFrame):
-        raise TypeError(f"{name} is a {type(table).__name__}; {mend}")
-    missing = [column for column in columns if column not in table.columns]
-    if missing:
-        raise ValueError(f"{name} has no column {', '.join(missing)}; {mend}")
+def _version_rows(settings: dict) -> list[tuple[str, str]]:
+    base = {f"base, {name}": value for name, value in settings["base"].items() if name.endswith("sha256")}
+    where = {name: settings[name] for name in ("device", "threads") if name in settings}
+    rows = {**base, **where, **_setting(settings, "versions")}
+    return [(_plain(name), _plain(value)) for name, value in rows.items()]
+
+
+def _front_end(folder: Path) -> dict:
+    extractor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    rate = int(extractor["sampling_rate"])
+    fused = bool(model.get("audio_config", {}).get("enable_fusion", False))
+    return {"sample_rate": rate, "window_seconds": f"{extractor['nb_max_samples'] / rate:g}", "fused": fused}
+
+
+def _curve(history: pd.DataFrame, best_epoch: int) -> list[list[str]]:
+    """At most CURVE_ROWS epochs and the best one: first, last and some between them at equal distances."""
+    last = len(history) - 1
+    places = {round(last * i / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)}
+    places |= set(history.reset_index(drop=True).index[history["epoch"] == best_epoch])
+    rows = []
+    for row in history.iloc[sorted(places)][list(HISTORY_COLUMNS)].to_dict("records"):
+        epoch = int(row.pop("epoch"))
+        rows.append([f"**{epoch}**" if epoch == best_epoch else str(epoch), *map(_number, row.values())])
+    return rows
+
+
+def _synthetic(label: str) -> bool:
+    return "synthetic" in label.lower()
+
+
+def _plain(value: object) -> str:
+    """Any text as Markdown and HTML show it letter by letter, on one line and within a cell of a table."""
+    line = " ".join(str(value).split())
+    line = line.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*_\[\]{}|#~$!])", r"\\\1", line)
+
+
+def _number(value: object) -> str:
+    return "–" if value is None or pd.isna(value) else f"{float(value):.3f}"
+
+
+def _setting(settings: dict, *path: str):
+    found = settings
+    for name in path:
+        if not isinstance(found, dict) or found.get(name) is None:
+            raise ValueError(f"the settings have no {'.'.join(path)}: {_OF_RUN}")
+        found = found[name]
+    return found
 
 
 def _of_run(folder: Path, name: str) -> Path:
     path = folder.resolve().parent / name
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: give settings and history, or the model/ folder of a run")
+        raise FileNotFoundError(f"{path} is not there: {_OF_RUN}")
     return path

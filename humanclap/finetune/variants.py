@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-import json
+import os
+import tempfile
 import warnings
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from numbers import Integral
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pandas as pd
+import torch
 
+from humanclap.checks import whole_number
+from humanclap.files import expanded
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import PairData
-from humanclap.finetune.folder import RunFolder
-from humanclap.finetune.result import FinetuneResult
+from humanclap.finetune.data import PairData, prepare
+from humanclap.finetune.record import FINISHED, FinetuneResult, read_settings
+from humanclap.finetune.train import finetune, open_base, require_no_run
 from humanclap.losses import KINDS
 
 
@@ -44,7 +48,7 @@ class FinetuneRuns:
         return pd.DataFrame(rows)
 
     def summary(self) -> pd.DataFrame:
-        """One row a kind, over its seeds, at the best epoch of each.
+        """One row per kind, over its seeds, at the best epoch of each.
 
         Columns: kind; n_seeds; validation_loss, validation_loss_sd, validation_srcc, validation_srcc_sd: mean and
         standard deviation over seeds (n - 1; empty for one seed, and where a seed has no SRCC, see `chosen`);
@@ -64,9 +68,7 @@ class FinetuneRuns:
 
     def histories(self) -> pd.DataFrame:
         """All histories, one below the other: model (the kind), training_seed, then the columns of a history."""
-        parts = [
-            result.history.assign(model=kind, training_seed=seed) for (kind, seed), result in self.results.items()
-        ]
+        parts = [result.history.assign(model=kind, training_seed=seed) for (kind, seed), result in self.results.items()]
         whole = pd.concat(parts, ignore_index=True)
         first = ["model", "training_seed"]
         return whole[first + [name for name in whole.columns if name not in first]]
@@ -98,8 +100,8 @@ def finetune_variants(
     config: FinetuneConfig,
     train_pairs: pd.DataFrame | PairData,
     validation_pairs: pd.DataFrame | PairData,
-    audio_root: str | Path | None = None,
-    output_dir: str | Path | None = None,
+    audio_root: str | os.PathLike | None = None,
+    output_dir: str | os.PathLike | None = None,
     kinds: Sequence[str] = KINDS,
     seeds: Sequence[int] = (0,),
     base=None,
@@ -108,47 +110,71 @@ def finetune_variants(
     progress: bool = True,
     overwrite: bool = False,
     resume: bool = False,
-    cache_dir: str | Path | None = None,
-    tensorboard: bool = False,
+    cache_dir: str | os.PathLike | None = None,
 ) -> FinetuneRuns:
     """Fine-tune one base on the same pairs with several losses and seeds, into `output_dir`/<kind>/seed<k>/.
 
     `config` gives all other settings; pairs, base and the rest are as in `finetune`. Clips are read once.
-    `workers`: trainings at the same time, each in a process of its own, on a CPU; for small models, which use one
-        core each. Files are equal to those of workers=1 to the last byte.
+    `workers`: trainings at the same time, each in a process of its own: on a CPU for small models, which use one core
+        each; on GPUs one per GPU, cuda:0 and on. Files are equal to those of workers=1 to the last byte (on a CPU).
     `resume`: finished trainings are read, the others go on or begin. `overwrite`: all begin anew.
 
-    Raises what `finetune` raises for base and pairs, ValueError for kinds or seeds that are none or stand twice,
+    Raises what `finetune` raises for base and pairs, ValueError for kinds or seeds that are none or there twice,
     FileExistsError, before anything is trained, where one of the folders holds a run (neither `resume` nor
-    `overwrite`), and VariantsFailed when a training fails or its process dies: no other is begun then, those
-    that run come to their end, and `resume=True` goes on.
+    `overwrite`), and VariantsFailed, once the others are finished, when a training fails. When a process dies, the
+    others stop as well. `resume=True` goes on with all that are not finished.
     """
-    from humanclap.finetune.accelerated import launched
-    from humanclap.finetune.engine import load_base, prepared
-
     configs = _configs(config, kinds, seeds)
     if output_dir is None:
         raise ValueError("output_dir is None: finetune_variants keeps each training in a folder of its own")
-    folders = {run: Path(output_dir) / run[0] / f"seed{run[1]}" for run in configs}
+    if overwrite and resume:
+        raise ValueError("resume=True goes on with runs and overwrite=True replaces them: give one of them")
+    folders = {run: expanded(output_dir) / run[0] / f"seed{run[1]}" for run in configs}
     if not (overwrite or resume):
         for folder in folders.values():
-            RunFolder(folder).require_empty()
-    if isinstance(workers, bool) or not isinstance(workers, Integral) or workers < 1:
-        raise ValueError(f"workers is {workers!r}; it must be a whole number of at least 1")
-    clap = load_base(base or config.base, "cpu" if launched() and device == "auto" else device)
+            require_no_run(folder)
+    workers = whole_number(workers, "workers", 1)
+    clap = open_base(base or config.base, device)
+    devices = _devices(clap, device, workers)
     sets = [
-        prepared(clap, pairs, audio_root, progress, cache_dir, name)
-        for pairs, name in ((train_pairs, "train_pairs"), (validation_pairs, "validation_pairs"))
+        pairs if isinstance(pairs, PairData) else prepare(clap, pairs, audio_root, progress, cache_dir)
+        for pairs in (train_pairs, validation_pairs)
     ]
-    settings = {"overwrite": overwrite, "resume": resume, "tensorboard": tensorboard}
+    jobs = _Jobs(configs, folders, {"overwrite": overwrite, "resume": resume})
     if workers == 1:
-        return FinetuneRuns(_one_by_one(configs, folders, sets, clap, device, progress, settings))
-    place = next(clap.model.parameters()).device
-    if place.type != "cpu" or launched():
-        where = "several launched processes" if launched() else f"a base on {place}"
-        raise ValueError(f"workers={workers} trains side by side on a CPU, and this is {where}: use workers=1")
-    _side_by_side(configs, folders, sets, clap, int(workers), progress, settings)
-    return FinetuneRuns({run: FinetuneResult.read(RunFolder(folders[run]), configs[run]) for run in configs})
+        failed = jobs.run(list(configs), sets, clap, device, progress)
+    else:
+        failed = _side_by_side(jobs, sets, clap, devices, progress)
+    if failed:
+        finished = len(configs) - len(failed)
+        what = "; ".join(f"{kind} with seed {seed}: {problem}" for (kind, seed), problem in failed.items())
+        error = VariantsFailed(
+            f"{len(failed)} of {len(configs)} trainings failed, {what}. {finished} are finished and stay in their "
+            "folders; resume=True goes on with the others"
+        )
+        error.failed = failed
+        raise error
+    return FinetuneRuns({run: FinetuneResult.read(folders[run], configs[run]) for run in configs})
+
+
+@dataclass(frozen=True)
+class _Jobs:
+    """What is to be trained, by (kind, seed): configuration and folder, and whether to resume or overwrite."""
+
+    configs: dict[tuple[str, int], FinetuneConfig]
+    folders: dict[tuple[str, int], Path]
+    settings: dict[str, bool]
+
+    def run(self, queue: list[tuple[str, int]], sets, clap, device: str, progress: bool) -> dict[tuple[str, int], str]:
+        """Train those of `queue`, one after the other, and return what went wrong; their models are not kept here."""
+        failed = {}
+        for job in queue:
+            options = {"output_dir": self.folders[job], "device": device, "progress": progress, **self.settings}
+            try:
+                finetune(self.configs[job], *sets, base=clap, **options)
+            except Exception as error:  # the others can still be trained
+                failed[job] = f"{type(error).__name__}: {error}"
+        return failed
 
 
 def _configs(config: FinetuneConfig, kinds, seeds) -> dict[tuple[str, int], FinetuneConfig]:
@@ -158,75 +184,67 @@ def _configs(config: FinetuneConfig, kinds, seeds) -> dict[tuple[str, int], Fine
     return {(kind, int(seed)): replace(config, kind=kind, seed=seed) for kind in kinds for seed in seeds}
 
 
-def _one_by_one(configs, folders, sets, clap, device, progress, settings) -> dict[tuple[str, int], FinetuneResult]:
-    from humanclap.finetune.engine import finetune
-
-    results = {}
-    for run, config in configs.items():
-        try:
-            result = finetune(
-                config, *sets, base=clap, output_dir=folders[run], device=device, progress=progress, **settings
-            )
-        except (RuntimeError, OSError, ValueError) as error:
-            raise _failure({run: f"{type(error).__name__}: {error}"}, list(results), folders) from error
-        results[run] = result.release()  # fifteen full-size models would fill a GPU
-    return results
+def _devices(clap, device: str, workers: int) -> list[str]:
+    """A device for each worker."""
+    place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
+    if workers == 1 or place.type == "cpu":
+        return [device] * workers
+    n_gpus = torch.cuda.device_count()
+    if place.type != "cuda" or workers > n_gpus:
+        raise ValueError(f"workers is {workers}, one per GPU, and torch sees {n_gpus} GPU(s): use at most that many")
+    return [f"cuda:{number}" for number in range(workers)]
 
 
-def _side_by_side(configs, folders, sets, clap, workers: int, progress: bool, settings: dict) -> None:
-    import torch
+def _side_by_side(jobs: _Jobs, sets, clap, devices: list[str], progress: bool) -> dict[tuple[str, int], str]:
+    """As `_Jobs.run`, in a process per device; on GPUs each has its queue, on a CPU whoever is free takes the next."""
+    from joblib import Parallel, delayed
+    from joblib.externals.loky import get_reusable_executor
     from tqdm.auto import tqdm
 
-    from humanclap.finetune.handover import save_base, save_pairs, work_folder
-    from humanclap.finetune.workers import Pool
-
-    jobs = [
-        {"run": list(run), "config": asdict(config), "output_dir": str(folders[run].resolve()), **settings}
-        for run, config in configs.items()
+    runs, n = list(jobs.configs), len(devices)
+    gpus = devices[0].startswith("cuda")
+    queues = [runs[start::n] for start in range(n)] if gpus else [[run] for run in runs]
+    places = devices if gpus else ["cpu"] * len(queues)
+    # As numpy arrays, which joblib maps into the memory of all workers.
+    arrays = [
+        replace(part, features={name: held.cpu().numpy() for name, held in part.features.items()}) for part in sets
     ]
-    done = []
-    with work_folder(next(iter(folders.values())).parent.parent) as work:
-        for data, name in zip(sets, ("train", "validation"), strict=True):
-            save_pairs(data, work / name)
-        save_base(clap, work / "base")
-        (work / "threads.json").write_text(json.dumps(torch.get_num_threads()), encoding="utf-8")
-        with tqdm(total=len(jobs), desc="trainings", unit="run", disable=not progress) as bar:
-
-            def finished(job: dict) -> None:
-                done.append(tuple(job["run"]))
-                bar.set_postfix_str(f"{job['run'][0]}, seed {job['run'][1]}", refresh=False)
-                bar.update()
-
-            failed = Pool(work, workers).run(jobs, finished)
-    if failed:
-        raise _failure({tuple(jobs[place]["run"]): said for place, said in failed.items()}, done, folders)
-
-
-def _failure(failed: dict[tuple[str, int], str], done: list, folders: dict) -> VariantsFailed:
-    told = "; ".join(f"{kind} with seed {seed}: {said}" for (kind, seed), said in failed.items())
-    error = VariantsFailed(
-        f"{len(failed)} of {len(folders)} trainings failed, {told}. {len(done)} are finished and stay in their "
-        f"folders; resume=True goes on with the others"
-    )
-    error.failed = failed
-    return error
+    failed: dict[tuple[str, int], str] = {}
+    with tempfile.TemporaryDirectory(prefix="humanclap-base-") as folder:
+        clap.model.save_pretrained(folder)
+        clap.save_front_end(folder)
+        facts = {"name": clap.name, "checkpoint_sha256": clap.checkpoint_sha256, "window": clap.window}
+        work = delayed(_work)
+        tasks = [
+            work(jobs, queue, arrays, folder, facts, place, torch.get_num_threads())
+            for queue, place in zip(queues, places, strict=True)
+            if queue
+        ]
+        pool = Parallel(n_jobs=n, backend="loky", batch_size=1, mmap_mode="c", return_as="generator_unordered")
+        try:
+            with tqdm(total=len(runs), desc="trainings", unit="run", disable=not progress) as bar:
+                for n_done, found in pool(tasks):
+                    failed |= found
+                    bar.update(n_done)
+        except BrokenProcessPool as error:
+            why = f"a training process died ({str(error).splitlines()[0]})"
+            failed |= {run: why for run in runs if run not in failed and not _finished(jobs.folders[run])}
+        finally:
+            get_reusable_executor().shutdown(wait=True)  # else idle processes would keep their memory
+    return failed
 
 
-class Worker:
-    """What a worker process has for all of its jobs: the base and the pairs."""
+def _work(jobs: _Jobs, queue, arrays, folder: str, facts: dict, device: str, threads: int):
+    """In a worker process: how many of `queue` are done, and what went wrong."""
+    from humanclap.clap import load_clap
 
-    def __init__(self, folder: Path) -> None:
-        import torch
+    torch.set_num_threads(threads)
+    clap = load_clap(folder, device="cpu", window=facts["window"])
+    clap.name, clap.checkpoint_sha256 = facts["name"], facts["checkpoint_sha256"]
+    sets = [replace(part, features={name: torch.from_numpy(v) for name, v in part.features.items()}) for part in arrays]
+    return len(queue), jobs.run(queue, sets, clap, device, progress=False)
 
-        from humanclap.finetune.handover import load_base, load_pairs
 
-        torch.set_num_threads(json.loads((folder / "threads.json").read_text("utf-8")))
-        self.clap = load_base(folder / "base")
-        self.sets = [load_pairs(folder / name) for name in ("train", "validation")]
-
-    def work(self, job: dict) -> None:
-        """One training."""
-        from humanclap.finetune.engine import finetune
-
-        settings = {name: job[name] for name in ("output_dir", "overwrite", "resume", "tensorboard")}
-        finetune(FinetuneConfig(**job["config"]), *self.sets, base=self.clap, progress=False, **settings)
+def _finished(folder: Path) -> bool:
+    settings = read_settings(folder)
+    return settings is not None and settings["status"] == FINISHED

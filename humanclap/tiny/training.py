@@ -10,8 +10,7 @@ import pandas as pd
 import torch
 
 from .. import losses
-from ..finetune.repeat import reproducible, seed_dropout, small_on_cpu
-from ..finetune.towers import make_optimizer
+from ..finetune.loop import make_optimizer, reproducible, seed_dropout, small_on_cpu
 from .architectures import Architecture, new_model, new_tokenizer
 from .settings import Pretraining
 

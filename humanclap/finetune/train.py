@@ -1,0 +1,429 @@
+"""One fine-tuning: its epochs, the checkpoint it can be resumed from, and the files it leaves."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from humanclap.evaluate import correlations
+from humanclap.files import expanded, lock, remove_folder, write_text, writing
+from humanclap.finetune.card import write_card
+from humanclap.finetune.config import FinetuneConfig
+from humanclap.finetune.data import CheckedPairs, PairData, check_pairs, prepare, repeated_captions
+from humanclap.finetune.loop import NonFiniteLoss, Trainer, choose_precision, reproducible, small_on_cpu
+from humanclap.finetune.record import (
+    CHECKPOINT,
+    FINISHED,
+    HISTORY,
+    MODEL,
+    RUNNING,
+    SCORES,
+    SETTINGS,
+    CheckpointError,
+    FinetuneResult,
+    conditions_changed,
+    describe,
+    differences,
+    read_settings,
+)
+
+_SHOWN_EVERY = 20  # steps: on a GPU, reading the loss waits for it
+
+
+def finetune(
+    config: FinetuneConfig,
+    train_pairs: pd.DataFrame | PairData,
+    validation_pairs: pd.DataFrame | PairData,
+    audio_root: str | os.PathLike | None = None,
+    output_dir: str | os.PathLike | None = None,
+    base=None,
+    device: str = "auto",
+    progress: bool = True,
+    overwrite: bool = False,
+    resume: bool = False,
+    cache_dir: str | os.PathLike | None = None,
+) -> FinetuneResult:
+    """Fine-tune a CLAP on rated pairs (equation 6) and keep the epoch with the lowest validation loss.
+
+    Epoch 0, the base, is measured and recorded but cannot win, as the paper chooses among trained models;
+    `FinetuneResult.improved` says whether training beat it.
+
+    `train_pairs`, `validation_pairs`: DataFrames with audio (relative to `audio_root`), text and target (0-1), as
+        `relate.aggregate_pairs` makes them; or what `prepare` made of them, to read the audio once for several runs.
+    `output_dir`: gets, after every epoch, history.csv and checkpoint.pt, and after every better one model/, each whole
+        or not at all; at the end validation.csv and a model card, and the checkpoint is removed.
+    `base`: a name, folder or loaded CLAP that is a ClapModel; None takes `config.base`. It is not changed.
+    `device`: a torch device; "auto" is where a loaded base is, else a GPU where there is one.
+    `overwrite`: replace a run that lies in `output_dir`.
+    `resume`: go on with the run in `output_dir` after its last whole epoch. It ends as if it had never been
+        stopped: bit-equal on a CPU with the same torch and number of threads. Where there is no run, it begins; a
+        finished one is read and returned.
+    `cache_dir`: where `prepare` keeps features.
+
+    Warns (UserWarning) when pairs or captions are in both sets, as the validation loss then rewards memory, when all
+    ratings of a set are equal, when the validation SRCC does not exist, when a batch can't avoid a repeated caption,
+    and when a run goes on with another number of threads or another torch. Raises what `prepare` raises, TypeError
+    for a base that is no ClapModel, ValueError for prepared pairs from another front end, FileExistsError for an
+    `output_dir` that holds a run (neither `resume` nor `overwrite`), CheckpointError (a ValueError) for a run to
+    resume that had another configuration, base or data, or whose checkpoint is damaged, RuntimeError where another
+    process trains in the folder, OSError where a file can't be written, saying what is whole; and NonFiniteLoss
+    when the loss becomes NaN or infinite: the best model until then stays in `output_dir` and in the error's `result`.
+    """
+    folder = _open_folder(output_dir, overwrite, resume)
+    clap = open_base(base or config.base, device)
+    place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
+    precision = choose_precision(config.precision, place)
+    sets = {"train": train_pairs, "validation": validation_pairs}
+    sets = {name: _checked(clap, pairs, audio_root, name) for name, pairs in sets.items()}
+    with ExitStack() as stack:
+        if folder is not None:
+            stack.enter_context(_locked(folder))
+        stack.enter_context(reproducible(place))
+        stack.enter_context(small_on_cpu(clap.model, place))
+        settings = describe(config, clap, *sets.values(), place, precision)
+        saved = None
+        if folder is not None:
+            finished, saved = _found(folder, settings) if resume else (False, None)
+            _clear(folder, everything=not finished and saved is None)
+            if finished:
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # it was stopped while it tidied up
+                return FinetuneResult.read(folder, config)
+        _warn_of_ratings(settings["data"]["shared"], sets)
+        data = [
+            pairs if isinstance(pairs, PairData) else prepare(clap, pairs, progress=progress, cache_dir=cache_dir)
+            for pairs in sets.values()
+        ]
+        trainer = Trainer(config, clap.model, *data, place)
+        repeated = repeated_captions(trainer.batches(1))
+        if config.distinct_captions and repeated:
+            warnings.warn(
+                f"{repeated} of {len(data[0])} training pairs have to share a batch of {config.batch_size} with a pair of "
+                "the same caption: there are too few captions, or one has more clips than there are batches",
+                stacklevel=2,
+            )
+        run = _Run(trainer, clap, folder, settings)
+        if saved is not None:
+            run.go_on(saved)
+        return run.train(progress)
+
+
+def open_base(base, device: str):
+    """`base`, opened if it is a name or folder. Raises TypeError for what is no ClapModel."""
+    if isinstance(base, (str, Path)):
+        from humanclap.clap import load_clap
+
+        base = load_clap(str(expanded(base)), device=device)
+    if not all(hasattr(base, name) for name in ("model", "audio_features", "text_tokens", "front_end")):
+        raise TypeError(
+            f"base is a {type(base).__name__}, and only a transformers ClapModel can be fine-tuned: give a "
+            "save_pretrained folder, or convert a LAION .pt to one first (humanclap convert)"
+        )
+    return base
+
+
+def require_no_run(folder: Path) -> None:
+    """Raise FileExistsError if a run lies in `folder`."""
+    found = [name for name in (SETTINGS, HISTORY, MODEL, CHECKPOINT) if (folder / name).exists()]
+    if found:
+        raise FileExistsError(
+            f"{folder} already holds a fine-tuning ({', '.join(found)}): give another output_dir, "
+            "resume=True to go on with it, or overwrite=True to replace it"
+        )
+
+
+# --- before the first epoch -----------------------------------------------------------------------------
+
+
+def _open_folder(output_dir, overwrite: bool, resume: bool) -> Path | None:
+    if overwrite and resume:
+        raise ValueError("resume=True goes on with a run and overwrite=True replaces it: give one of them")
+    if output_dir is None:
+        if resume:
+            raise ValueError("resume=True needs an output_dir")
+        return None
+    folder = expanded(output_dir)
+    if not (overwrite or resume):
+        require_no_run(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
+    try:
+        with lock(folder / ".lock", wait=False):
+            yield
+    except BlockingIOError as error:
+        raise RuntimeError(f"another process trains in {folder} right now: give another output_dir") from error
+
+
+def _checked(clap, pairs, audio_root, name: str) -> CheckedPairs | PairData:
+    if not isinstance(pairs, PairData):
+        if audio_root is None:
+            raise ValueError(f"audio_root is None: it is needed to read the audio of {name}_pairs")
+        return check_pairs(pairs, audio_root)
+    if pairs.front_end != clap.front_end:
+        raise ValueError(
+            f"{name}_pairs were prepared with another front end than the base has: {pairs.front_end} against "
+            f"{clap.front_end}; prepare them with this base"
+        )
+    return pairs
+
+
+def _found(folder: Path, settings: dict) -> tuple[bool, dict | None]:
+    """Whether a finished run lies in `folder`, and else the checkpoint to go on from, or None.
+
+    Raises CheckpointError for a run with other `settings` and for a damaged checkpoint; nothing is changed.
+    """
+    path, before, saved = folder / CHECKPOINT, read_settings(folder), None
+    finished = before is not None and before["status"] == FINISHED
+    if path.exists() and not finished:
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            before = saved["settings"]
+        except OSError:
+            raise
+        except Exception as error:  # torch raises anything for a file that is no whole checkpoint
+            why = " ".join(str(error).split())[:100] or type(error).__name__
+            kept = f"the best model until then is in {folder / MODEL}: " if (folder / MODEL).is_dir() else ""
+            raise CheckpointError(
+                f"{path} is damaged ({why}) and can't be resumed from; {kept}give another "
+                "output_dir, or begin anew with overwrite=True (--overwrite)"
+            ) from error
+    if before is None:
+        return False, None
+    other = differences(before, settings)
+    if other:
+        raise CheckpointError(
+            f"{path if saved else folder} is of another fine-tuning: {'; '.join(other)}. Nothing was changed there; "
+            "give another output_dir, or overwrite=True to replace it"
+        )
+    changed = conditions_changed(before, settings)
+    if saved and changed:
+        warnings.warn(
+            f"{path} was trained with {' and '.join(changed)}: the run goes on, and may not end bit-equal to one that "
+            "was never stopped",
+            stacklevel=3,
+        )
+    return finished, saved
+
+
+def _clear(folder: Path, everything: bool) -> None:
+    """Remove what a killed process left half written, and `everything` of a run."""
+    names = (SETTINGS, CHECKPOINT, HISTORY, SCORES)
+    for remains in folder.glob(".*"):
+        if any(name in remains.name for name in (*names, MODEL)):
+            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+    if everything:
+        # The settings go first: without them, and without a checkpoint, no run is here to be resumed.
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        remove_folder(folder / MODEL)
+
+
+def _warn_of_ratings(shared: dict[str, int], sets: dict[str, CheckedPairs | PairData]) -> None:
+    if shared["pairs"] or shared["captions"]:
+        warnings.warn(
+            f"{shared['pairs']} pairs and {shared['captions']} captions are in both the training and the validation set: "
+            "the validation loss then rewards memory. relate.split_train_validation(by='caption') keeps them apart",
+            stacklevel=3,
+        )
+    for name, what in (("train", "no order can be learnt from them"), ("validation", "there is no validation SRCC")):
+        target = sets[name].pairs["target"]
+        if target.nunique() == 1:
+            warnings.warn(f"all {len(target)} ratings of the {name} pairs are {target.iloc[0]:g}: {what}", stacklevel=3)
+
+
+# --- the epochs -----------------------------------------------------------------------------------------
+
+
+class _Run:
+    """One fine-tuning, from its first epoch or from where `go_on` takes it up, to its result."""
+
+    def __init__(self, trainer: Trainer, clap, folder: Path | None, settings: dict) -> None:
+        self.trainer, self.clap, self.folder, self.settings = trainer, clap, folder, settings
+        self.rows: list[dict] = []
+        self.best_epoch: int | None = None
+        self.scores: dict[str, list[float]] = {}  # of the validation pairs: base_clap_score, clap_score
+        self.best_weights: dict[str, torch.Tensor] = {}  # where no folder keeps them
+        self.resumed: list[int] = []
+
+    def go_on(self, saved: dict) -> None:
+        """Take the run up after the epoch of a checkpoint."""
+        self.trainer.restore(saved)
+        self.rows, self.best_epoch, self.scores = saved["rows"], saved["best_epoch"], saved["scores"]
+        epoch = len(self.rows) - 1
+        self.resumed = [*saved["resumed"], epoch]
+        if self.best_epoch == epoch:  # it may have been stopped between the checkpoint and the model
+            self._write_model()
+        elif not (self.folder / MODEL).is_dir():
+            raise CheckpointError(
+                f"{self.folder / MODEL} is not there, and epoch {self.best_epoch}, the best so far, is in no "
+                "checkpoint any more; overwrite=True begins anew"
+            )
+        self._write_history()
+
+    def train(self, progress: bool) -> FinetuneResult:
+        """All epochs that are left, and the result."""
+        from tqdm.auto import tqdm
+
+        config, steps = self.trainer.config, len(self.trainer.batches(1))
+        self._write_settings(RUNNING)  # what a killed run leaves behind
+        done, started = len(self.rows), time.perf_counter()
+        bar = tqdm(
+            total=config.epochs * steps,
+            initial=max(done - 1, 0) * steps,
+            desc=config.kind,
+            unit="step",
+            disable=not progress,
+        )
+        try:
+            with bar:
+                for epoch in range(done, config.epochs + 1):
+                    self._epoch(epoch, bar)
+        except NonFiniteLoss as error:
+            self._write_settings(f"stopped: {error}")
+            if self.best_epoch is None:
+                raise NonFiniteLoss(f"{error}. No epoch was finished, so there is no model to keep") from None
+            where = self.folder / MODEL if self.folder else "the error's .result"
+            stopped = NonFiniteLoss(f"{error}. The best model until then, of epoch {self.best_epoch}, is in {where}")
+            stopped.result = self._result()
+            raise stopped from None
+        return self._finished(round(time.perf_counter() - started, 3))
+
+    def _epoch(self, epoch: int, bar) -> None:
+        def show(step: int, loss: torch.Tensor) -> None:
+            bar.update()
+            if not bar.disable and (loss.device.type == "cpu" or step % _SHOWN_EVERY == 0):
+                bar.set_postfix(epoch=epoch, loss=f"{loss.item():.4f}", refresh=False)
+
+        trained = self.trainer.train_epoch(epoch, show) if epoch else {}
+        validated, score = self.trainer.validate(epoch)
+        self.rows.append(self._row(epoch, trained, validated, score))
+        # Strictly lower: of two equal epochs the earlier one wins.
+        lowest = min((row["validation_loss"] for row in self.rows[1:-1]), default=math.inf)
+        better = epoch > 0 and validated["loss"] < lowest
+        if epoch == 0 or better:
+            self.scores["clap_score" if epoch else "base_clap_score"] = score.tolist()
+        if better:
+            self.best_epoch = epoch
+        # The checkpoint first: a run stopped right after it still has the weights that model/ should get.
+        if self.folder is None and better:
+            weights = self.trainer.model.state_dict()
+            self.best_weights = {name: values.detach().cpu().clone() for name, values in weights.items()}
+        if self.folder is not None:
+            if epoch:
+                self._write_checkpoint()
+            if better:
+                self._write_model()
+            self._write_history()
+        shown = {"loss": trained["loss"]} if epoch else {}
+        shown |= {"validation_loss": validated["loss"], "validation_srcc": self.rows[-1]["validation_srcc"]}
+        bar.set_postfix(epoch=epoch, **{name: f"{value:.4f}" for name, value in shown.items()})
+
+    def _row(self, epoch: int, trained: dict, validated: dict, score: np.ndarray) -> dict:
+        target = self.trainer.validation_pairs.pairs["target"].to_numpy()
+        srcc = float(correlations(score, target).srcc) if len(score) > 1 else math.nan
+        if math.isnan(srcc) and (len(score) < 2 or np.ptp(target) > 0):  # equal ratings were warned of before
+            why = "there is one validation pair" if len(score) < 2 else "all validation pairs have the same score"
+            warnings.warn(f"the validation SRCC does not exist in epoch {epoch}: {why}", stacklevel=5)
+        return {
+            "epoch": epoch,
+            **_named("train_", trained),
+            "negative_share": trained.get("negative_share", math.nan),
+            **_named("validation_", validated),
+            "validation_negative_share": validated["negative_share"],
+            "validation_srcc": srcc,
+            "temperature": self.trainer.temperature,
+        }
+
+    def _finished(self, seconds: float) -> FinetuneResult:
+        result = self._result()
+        if self.folder is not None:
+            with self._whole(SCORES):
+                write_text(self.folder / SCORES, result.validation.to_csv(index=False))
+                write_card(
+                    self.folder / MODEL,
+                    settings=self.settings | {"best_epoch": self.best_epoch},
+                    history=result.history,
+                )
+                self._write_settings(FINISHED, seconds=seconds)
+                (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        return result
+
+    def _result(self) -> FinetuneResult:
+        model = self.trainer.model.eval().requires_grad_(True)
+        if self.folder is None:
+            model.load_state_dict(self.best_weights)
+            held = {"model": model}
+        else:
+            held = {}
+        pairs = self.trainer.validation_pairs.pairs[["audio", "text", "target"]]
+        return FinetuneResult(
+            config=self.trainer.config,
+            history=pd.DataFrame(self.rows),
+            best_epoch=self.best_epoch,
+            validation=pairs.assign(**self.scores),
+            checkpoint=self.folder / MODEL if self.folder else None,
+            settings=self.settings,
+            held=held,
+        )
+
+    def _write_checkpoint(self) -> None:
+        saved = {"rows": self.rows, "best_epoch": self.best_epoch, "scores": self.scores, "resumed": self.resumed}
+        with self._whole(CHECKPOINT), writing(self.folder / CHECKPOINT) as fresh, fresh.open("wb") as file:
+            torch.save({**self.trainer.state(), **saved, "settings": self.settings}, file)
+
+    def _write_model(self) -> None:
+        with self._whole(MODEL), writing(self.folder / MODEL, folder=True) as fresh:
+            self.trainer.model.save_pretrained(fresh, max_shard_size="100GB")
+            self.clap.save_front_end(fresh)
+
+    def _write_history(self) -> None:
+        with self._whole(HISTORY):
+            write_text(self.folder / HISTORY, pd.DataFrame(self.rows).to_csv(index=False))
+
+    def _write_settings(self, status: str, **more) -> None:
+        self.settings |= {"status": status, "best_epoch": self.best_epoch, "resumed": self.resumed, **more}
+        if self.folder is not None:
+            with self._whole(SETTINGS):
+                write_text(self.folder / SETTINGS, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
+
+    @contextmanager
+    def _whole(self, what: str) -> Iterator[None]:
+        """Say what is whole where `what` could not be written; torch and safetensors raise errors of their own."""
+        try:
+            yield
+        except Exception as error:
+            epoch = len(self.rows) - 1
+            last = epoch - 1 if what == CHECKPOINT else epoch
+            kept = (
+                f"the checkpoint of epoch {last} is whole, and so is the best model"
+                if last > 0
+                else "no epoch is saved"
+            )
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
+            raise OSError(
+                f"{what} of epoch {epoch} could not be written to {self.folder} ({reason}); {kept}. Make room and call "
+                "again with resume=True (--resume)"
+            ) from error
+
+
+def _named(prefix: str, means: dict[str, float]) -> dict[str, float]:
+    """The loss and its two kinds of term under fixed names, NaN for what this loss does not have."""
+    contrastive = means.get("wsce", means.get("sce", math.nan))
+    regression = means.get("mse", means.get("mae", math.nan))
+    loss = means.get("loss", math.nan)
+    return {f"{prefix}loss": loss, f"{prefix}contrastive": contrastive, f"{prefix}regression": regression}
