@@ -45,8 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         except _ERRORS as error:  # a traceback would hide the line that says what is wrong
             print(f"{name}: error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
             return 2
-        except (KeyboardInterrupt, click.Abort):
-            print(f"{name}: stopped", file=sys.stderr)
+        except (KeyboardInterrupt, click.Abort) as stop:
+            print(f"{name}: stopped{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
             return 130
         finally:
             sys.stdout.flush()
@@ -260,7 +260,8 @@ def _count_or_share(text: str) -> int | float:
 
 @cli.command(cls=_WithSettings, short_help="Fine-tune a CLAP on rated pairs.")
 @click.argument("pairs", metavar="PAIRS")
-@click.option("--validation", metavar="TABLE", help="rated pairs that validate")
+@click.option("--validation", metavar="TABLE", help="a second table, whose pairs validate")
+@click.option("--scale", nargs=2, type=float, metavar="LOW HIGH", help="of the column rating (default: 0 10)")
 @click.option("--audio-root", required=True, metavar="DIR", help="the folder that the column audio is relative to")
 @click.option("--out", required=True, metavar="DIR", help="the folder of this run")
 @click.option("--config", metavar="YAML", help="settings by name; options on the command line come before them")
@@ -270,26 +271,31 @@ def _count_or_share(text: str) -> int | float:
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N (default: auto)")
 @click.option("--quiet", is_flag=True, help="no progress bars")
 def finetune(**arguments) -> int:
-    """Fine-tune a CLAP on rated pairs, with the paper's settings unless others are given.
+    """Fine-tune a CLAP on rated pairs, with the paper's settings unless others are given, and say what that reached.
 
-    PAIRS has the columns audio (below --audio-root), text and target (0-1), as `humanclap screen` writes them; with a
-    column split, its rows "train" are taken. Without --validation they are split as n_train, split_by and split_seed
-    say. --out gets the history, the model of the best epoch (model/) and, until the run is finished, a checkpoint; the
-    same command with --resume goes on after a stop. `help(humanclap.finetune.FinetuneConfig)` explains the settings.
+    PAIRS is what `humanclap screen` writes, or a table of ratings: audio (below --audio-root), text, and target (0-1)
+    or rating (0-10; another scale: --scale 1 5), and where known listener, system and split (train, validation, test).
+    Several ratings of a pair are averaged; rows of the split "test" are left out. Without a split "validation" or
+    --validation, captions are drawn that validate (n_train, split_by, split_seed). --out gets the model of the best
+    epoch (model/), history.csv, validation.csv, settings.json and, until the run is finished, a checkpoint; the same
+    command with --resume goes on after a stop. `help(humanclap.finetune.FinetuneConfig)` explains the settings.
 
     \b
     examples:
-      humanclap screen REL.csv --out pairs.csv
+      humanclap screen REL.csv --out pairs.csv --split train
       humanclap finetune pairs.csv --audio-root RELATE_wave --out runs/wsce+mae
       humanclap finetune pairs.csv --audio-root RELATE_wave --out runs/wsce+mae --resume
+      humanclap finetune ratings.csv --audio-root clips --scale 1 5 --base human-clap --out my-clap
     """
-    from argparse import Namespace
+    from .finetune import FinetuneConfig, finetune_table
 
-    from .finetune.__main__ import run
-
-    for name in ("audio_root", "out", "cache", "config", "pairs", "validation"):
-        arguments[name] = arguments[name] and os.fspath(expanded(arguments[name]))
-    return run(Namespace(**arguments, tensorboard=False))
+    names = [setting.name for setting in fields(FinetuneConfig)]
+    given = {name: value for name in names if (value := arguments.pop(name)) is not None}
+    try:
+        finetune_table(settings=given, progress=not arguments.pop("quiet"), **arguments)
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt("the same command with --resume goes on after the last whole epoch") from stop
+    return 0
 
 
 @cli.command(short_help="LAION's checkpoints to transformers, or back.")

@@ -742,7 +742,7 @@ def training_target(folder):
     training_pairs(folder, target=[8, 0.3])
 
 
-@case(TRAINING, "a pair twice", PREPARE, "1 pairs stand more than once, such as a.wav", "average their ratings first")
+@case(TRAINING, "a pair twice", PREPARE, "1 pairs are there more than once, such as a.wav", "average their ratings first")
 def training_twice(folder):
     training_pairs(folder, audio="a.wav", text="A dog")
 
@@ -760,7 +760,7 @@ def training_caption(folder):
 
 
 @case(
-    TRAINING, "an unknown loss", "FinetuneConfig(kind='mae+wsce')", "kind is 'mae+wsce'", "allowed: wsce+mse, wsce+mae"
+    TRAINING, "an unknown loss", "FinetuneConfig(kind='mae+wsce')", "kind must be one of wsce+mse, wsce+mae", "not 'mae+wsce'"
 )
 def training_kind(folder):
     finetune.FinetuneConfig(kind="mae+wsce")
