@@ -1,12 +1,10 @@
 """How fast fine-tuning is beside a straightforward script (tests/naive_loop.py): random weights, synthetic clips.
 
-    python benchmarks/finetune.py                          # CPU: tiny model, a few full-size steps: about 10 minutes
-    python benchmarks/finetune.py --device cuda            # one GPU, full size, every row
-    python benchmarks/finetune.py --device cuda --compile  # with a row for torch.compile
-    python benchmarks/finetune.py --device cuda --whole    # and the paper's five trainings from start to end
+    python benchmarks/finetune.py                  # CPU: tiny model, a few full-size steps: about 10 minutes
+    python benchmarks/finetune.py --device cuda    # one GPU, full size, every row
 
 Rows take turns, each in a process of its own; models and features are made before the clock starts. It needs torch,
-transformers, accelerate and scipy; soundfile, soxr, laion-clap and msclap may be missing, as on many GPU images. What
+transformers and scipy; soundfile, soxr, laion-clap and msclap may be missing, as on many GPU images. What
 the first command printed is in finetune.md.
 """
 
@@ -49,9 +47,7 @@ def main() -> None:
         root = Path(folder)
         for size in ("tiny", "full") if arguments.size == "both" else (arguments.size,):
             steps = arguments.steps or {"tiny": 48, "full": 48 if arguments.device == "cuda" else 3}[size]
-            n_pairs = max(rows.BATCH * steps, rows.GROWTH_PAIRS)
-            if arguments.whole and size == "full":
-                n_pairs = max(n_pairs, rows.PAPER_TRAIN + rows.PAPER_VALIDATION)
+            n_pairs = rows.BATCH * steps
             model, pairs = make_material(root / size, size, n_pairs)
             job = {
                 "model": str(model), "pairs": str(pairs), "device": arguments.device, "steps": steps,
@@ -59,13 +55,9 @@ def main() -> None:
             }  # fmt: skip
             found = _take_turns(job, _row_names(arguments), arguments.rounds)
             print(*report.table(size, steps, found), sep="\n", flush=True)
-            if size == "tiny":
-                print(*report.growth(_apart(rows.growth, job)), sep="\n", flush=True)
-            else:
-                floor, parts = _apart(rows.floor, job), _apart(rows.where_the_time_goes, job)
-                print(*report.floor(found, floor, parts, arguments.device), sep="\n", flush=True)
-                whole = _apart(rows.whole, job | {"out": str(root / "runs")}) if arguments.whole else None
-                print(*report.paper(found, whole, arguments.device), sep="\n", flush=True)
+            if size == "full":
+                print(*report.floor(found, _apart(rows.floor, job)), sep="\n", flush=True)
+                print(*report.paper(found, arguments.device), sep="\n", flush=True)
 
 
 def _arguments() -> argparse.Namespace:
@@ -75,8 +67,6 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="a row and round; default: 48, full size on the CPU 3")
     parser.add_argument("--rounds", type=int, default=2, help="how often each row is timed (default: 2)")
     parser.add_argument("--workers", type=int, default=4, help="loader processes of row A (default: 4)")
-    parser.add_argument("--compile", action="store_true", help="a row with torch.compile")
-    parser.add_argument("--whole", action="store_true", help="five variants x 50 epochs x 1,925 pairs for real")
     arguments = parser.parse_args()
     arguments.size = arguments.size or ("full" if arguments.device == "cuda" else "both")
     arguments.warm = 2 if arguments.device == "cuda" else 1
@@ -88,8 +78,7 @@ def _arguments() -> argparse.Namespace:
 
 
 def _row_names(arguments: argparse.Namespace) -> list[str]:
-    names = [rows.A, rows.B, rows.ENGINE, rows.ENGINE_FP32 if arguments.device == "cuda" else rows.ENGINE_BF16]
-    return names + [rows.ENGINE_COMPILED] * arguments.compile
+    return [rows.A, rows.B, rows.ENGINE, rows.ENGINE_FP32 if arguments.device == "cuda" else rows.ENGINE_BF16]
 
 
 def _take_turns(job: dict, names: list[str], n_rounds: int) -> dict[str, list[dict]]:

@@ -1,4 +1,4 @@
-"""What benchmarks/finetune.py says: the tables, the floor, the paper's trainings."""
+"""What benchmarks/finetune.py prints: the tables, the floor, the paper's trainings."""
 
 from __future__ import annotations
 
@@ -12,14 +12,18 @@ from finetune_rows import BATCH, ENGINE, PAPER_EPOCHS, PAPER_TRAIN, PAPER_VALIDA
 
 from humanclap.losses import KINDS
 
-GPU_COMMAND = "`python benchmarks/finetune.py --device cuda --compile --whole`"
+GPU_COMMAND = "`python benchmarks/finetune.py --device cuda`"
 EXPECTED_TFLOP = 0.4
 
 
 def heading(arguments) -> list[str]:
     import transformers
 
-    where = torch.cuda.get_device_name() if arguments.device == "cuda" else f"{processor()}, {torch.get_num_threads()} threads"
+    where = (
+        torch.cuda.get_device_name()
+        if arguments.device == "cuda"
+        else f"{processor()}, {torch.get_num_threads()} threads"
+    )
     lines = [
         "# Fine-tuning, beside a straightforward script",
         "",
@@ -36,7 +40,7 @@ def heading(arguments) -> list[str]:
         "",
     ]
     if arguments.device == "cpu":
-        lines += [f"**Not measured on a GPU.** The command stands ready: {GPU_COMMAND}", ""]
+        lines += [f"**Not measured on a GPU.** The command for one: {GPU_COMMAND}", ""]
     return lines
 
 
@@ -44,8 +48,7 @@ def _options(arguments) -> str:
     given = {"device": arguments.device} if arguments.device != "cpu" else {}
     given |= {"steps": arguments.steps} if arguments.steps else {}
     given |= {"rounds": arguments.rounds} if arguments.rounds != 2 else {}
-    flags = [f"--{name}" for name in ("compile", "whole") if getattr(arguments, name)]
-    return "".join(f" {part}" for part in [*(f"--{name} {value}" for name, value in given.items()), *flags])
+    return "".join(f" --{name} {value}" for name, value in given.items())
 
 
 def table(size: str, steps: int, found: dict[str, list[dict]]) -> list[str]:
@@ -76,27 +79,8 @@ def table(size: str, steps: int, found: dict[str, list[dict]]) -> list[str]:
     return [*lines, "", "CPU: of the training process alone, so A without its loaders.", ""]
 
 
-def growth(found: dict[str, list[float]]) -> list[str]:
-    """First against last epochs."""
-    n = len(found["seconds"])
-    part = n // 4
-    names = {"seconds": "milliseconds an epoch", "memory": "resident memory, MB", "tensors": "living tensors"}
-    lines = [
-        f"### Growth over {n} epochs", "",
-        f"| | median of epochs 1 to {part} | {n // 2 - part // 2 + 1} to {n // 2 + part - part // 2} "
-        f"| {n - part + 1} to {n} |",
-        "|---|---|---|---|",
-    ]  # fmt: skip
-    middle = slice(n // 2 - part // 2, n // 2 + part - part // 2)
-    for key, name in names.items():
-        scale = 1000 if key == "seconds" else 1
-        cells = [statistics.median(found[key][rows]) * scale for rows in (slice(0, part), middle, slice(n - part, n))]
-        lines.append(f"| {name} | {' | '.join(f'{cell:,.4g}' if cell < 1e4 else f'{cell:,.0f}' for cell in cells)} |")
-    return [*lines, "", "A whole run, with validation, history, checkpoints and the best model after each epoch.", ""]
-
-
-def floor(found: dict, floor: dict, parts: dict, device: str) -> list[str]:
-    """How far a step is from the device's matrix rate, and what takes the rest."""
+def floor(found: dict, floor: dict) -> list[str]:
+    """How far a step is from the device's matrix rate."""
     flop, own = floor["flop"], statistics.median(one["seconds"] for one in found[ENGINE])
     precision = found[ENGINE][0]["precision"]
     used = "bfloat16" if precision == "bf16" else "float32"
@@ -111,20 +95,12 @@ def floor(found: dict, floor: dict, parts: dict, device: str) -> list[str]:
         f"would take {1000 * flop / rate:.3g} ms; it takes {1000 * own:.4g} ms: **{flop / rate / own:.0%} of the matrix "
         "rate**.",
         "",
-        f"What stands between, by torch's profiler (which slows a step to {1000 * parts['wall']:.4g} ms):", "",
-        "| | ms a step | share |", "|---|---|---|",
     ]  # fmt: skip
-    total = sum(parts["parts"].values())
-    ordered = sorted(parts["parts"].items(), key=lambda part: -part[1])
-    lines += [f"| {name} | {1000 * spent:.4g} | {spent / total:.0%} |" for name, spent in ordered]
-    if device == "cuda":
-        busy = f"The GPU computes for {1000 * total:.4g} ms of a step and starts {parts['calls']:.0f} kernels in it"
-        lines += ["", f"{busy}; what is left of {1000 * own:.4g} ms it waits for the CPU."]
-    return [*lines, ""]
+    return lines
 
 
-def paper(found: dict, whole: dict | None, device: str) -> list[str]:
-    """Five variants x 50 epochs x 1,925 pairs: projected, and where it was run, real."""
+def paper(found: dict, device: str) -> list[str]:
+    """Five variants x 50 epochs x 1,925 pairs, projected."""
     steps = -(-PAPER_TRAIN // BATCH) * PAPER_EPOCHS * len(KINDS)
     validated = PAPER_VALIDATION * (PAPER_EPOCHS + 1) * len(KINDS)
     lines = [
@@ -142,12 +118,10 @@ def paper(found: dict, whole: dict | None, device: str) -> list[str]:
         one = found[ENGINE][0]
         more = one["feature_bytes"] / one["clips"] * (PAPER_TRAIN + PAPER_VALIDATION - 2 * one["clips"]) / 2**20
         peak = max(rounds["gpu_memory"] for rounds in found[ENGINE]) + more
-        lines += ["", f"With the features of all {PAPER_TRAIN + PAPER_VALIDATION:,} clips on the GPU: {peak:,.0f} MB at most."]
-    if whole:
-        parts = ", ".join(f"{name} {seconds:,.0f}" for name, seconds in whole["seconds"].items())
-        total = sum(whole["seconds"].values())
-        memory = whole.get("gpu_memory", whole["memory"])
-        lines += ["", f"**Run for real: {total / 3600:.3g} hours** (seconds: {parts}), peak memory {memory:,.0f} MB."]
+        lines += [
+            "",
+            f"With the features of all {PAPER_TRAIN + PAPER_VALIDATION:,} clips on the GPU: {peak:,.0f} MB at most.",
+        ]
     return [*lines, ""]
 
 

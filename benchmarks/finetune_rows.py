@@ -1,11 +1,9 @@
-"""What benchmarks/finetune.py measures, each in a process of its own: the rows, the floor, a whole run, growth."""
+"""What benchmarks/finetune.py measures, each in a process of its own: the rows, and the matrix rate."""
 
 from __future__ import annotations
 
 import contextlib
-import gc
 import importlib
-import re
 import resource
 import sys
 import time
@@ -19,20 +17,16 @@ import pandas as pd
 import torch
 
 from humanclap import audio, load_clap
-from humanclap.finetune import FinetuneConfig, Trainer, finetune, prepare
-from humanclap.finetune.accelerated import state_kept
-from humanclap.finetune.repeat import reproducible, small_on_cpu
-from humanclap.losses import KINDS
+from humanclap.finetune import FinetuneConfig, prepare
+from humanclap.finetune.loop import Trainer, reproducible, small_on_cpu
 
 naive_loop = importlib.import_module("naive_loop")  # of tests/
 
 A, B = "A naive, audio read on the fly", "B naive, features ahead"
 ENGINE, ENGINE_FP32, ENGINE_BF16 = "humanclap", "humanclap, fp32", "humanclap, bf16"
-ENGINE_COMPILED = "humanclap, compiled"
-SETTINGS = {ENGINE_FP32: {"precision": "fp32"}, ENGINE_BF16: {"precision": "bf16"}, ENGINE_COMPILED: {"compile": True}}
+SETTINGS = {ENGINE_FP32: {"precision": "fp32"}, ENGINE_BF16: {"precision": "bf16"}}
 BATCH, KIND = 8, "wsce+mae"
 PAPER_TRAIN, PAPER_VALIDATION, PAPER_EPOCHS = 1_925, 458, 50
-GROWTH_EPOCHS, GROWTH_PAIRS = 40, 144
 
 
 def measure(job: dict) -> dict:
@@ -137,16 +131,15 @@ def trainer_of(job: dict, **settings):
     clap, ready, pairs = open_all(job)
     device = torch.device(job["device"])
     data = ready(pairs[: BATCH * job["steps"]])
-    with state_kept(), reproducible(device), small_on_cpu(clap.model, device):
+    with reproducible(device), small_on_cpu(clap.model, device):
         yield Trainer(FinetuneConfig(kind=KIND, batch_size=BATCH, **settings), clap.model, data, data, device)
 
 
 def _engine(job: dict, device: torch.device) -> dict:
     with trainer_of(job, **SETTINGS.get(job["row"], {})) as trainer:
-        if job["row"] == ENGINE_COMPILED or device.type == "cuda":
+        if device.type == "cuda":
             trainer.train_epoch(1)
-            if device.type == "cuda":
-                torch.cuda.reset_peak_memory_stats()
+            torch.cuda.reset_peak_memory_stats()
         starts, losses = [_clocks(device)], []
 
         def note(step: int, loss: torch.Tensor) -> None:
@@ -156,7 +149,7 @@ def _engine(job: dict, device: torch.device) -> dict:
 
         trainer.train_epoch(2, note)
         held = sum(values.numel() * values.element_size() for values in trainer.train_pairs.features.values())
-        precision = trainer.engine.precision
+        precision = trainer.precision
         began = _now(device)
         trainer.validate(2)
         validation = (_now(device) - began) / len(trainer.validation_pairs)
@@ -166,7 +159,7 @@ def _engine(job: dict, device: torch.device) -> dict:
     }  # fmt: skip
 
 
-# --- the floor, and what stands between ------------------------------------------------------------------
+# --- the floor ------------------------------------------------------------------------------------------
 
 
 def floor(job: dict) -> dict:
@@ -198,85 +191,6 @@ def matrix_rate(device: torch.device, dtype: torch.dtype) -> float:
     return 2 * size**3 / min(times[2:])
 
 
-PARTS = {
-    "matrix products and convolutions": r"mm|addmm|bmm|conv|linear|matmul|einsum|baddbmm",
-    "attention's softmax and dropout": r"softmax|attention|dropout|bernoulli",
-    "norms": r"norm",
-    "activations": r"gelu|relu|tanh|sigmoid",
-    "optimizer": r"adam|foreach",
-    "copies, casts and zeros": r"copy|clone|contiguous|_to_|fill|zero|cat|pad|memcpy|memset",
-    "gathering and scattering": r"index|embedding|roll|gather|scatter|select",
-}
-
-
-def where_the_time_goes(job: dict) -> dict:
-    """Milliseconds a step of the engine's parts, by torch's profiler, and how many kernels it starts."""
-    from torch.profiler import ProfilerActivity, profile
-
-    device = torch.device(job["device"])
-    cuda = device.type == "cuda"
-    with trainer_of(job) as trainer:
-        trainer.train_epoch(1) if cuda else None
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if cuda else [])]
-        with profile(activities=kinds) as profiled:
-            began = _now(device)
-            trainer.train_epoch(2)
-            wall = (_now(device) - began) / job["steps"]
-    totals, calls = dict.fromkeys([*PARTS, "all else"], 0.0), 0
-    for event in profiled.key_averages():
-        if cuda:
-            spent = getattr(event, "self_device_time_total", getattr(event, "self_cuda_time_total", 0))
-            if not event.key.startswith("aten::"):
-                calls += event.count if event.key == "cudaLaunchKernel" else 0
-                continue
-        else:
-            spent, calls = event.self_cpu_time_total, calls + event.count * event.key.startswith("aten::")
-        name = next((name for name, words in PARTS.items() if re.search(words, event.key)), "all else")
-        totals[name] += spent / 1e6 / job["steps"]
-    return {"parts": totals, "wall": wall, "calls": calls / job["steps"]}
-
-
-# --- the paper's trainings, and growth --------------------------------------------------------------------
-
-
-def whole(job: dict) -> dict:
-    """The five trainings of Table I from start to end: seconds of the preparation and of each, peak memory."""
-    clap, ready, pairs = open_all(job)
-    device = torch.device(job["device"])
-    began = time.perf_counter()
-    data = ready(pairs[:PAPER_TRAIN]), ready(pairs[PAPER_TRAIN : PAPER_TRAIN + PAPER_VALIDATION])
-    seconds = {"features": time.perf_counter() - began}
-    for kind in KINDS:
-        began = _now(device)
-        out = Path(job["out"]) / kind
-        finetune(FinetuneConfig(kind=kind), *data, base=clap, output_dir=out, progress=False).release()
-        seconds[kind] = _now(device) - began
-        print(f"{kind}: {seconds[kind]:.0f} s", file=sys.stderr, flush=True)
-    return {"seconds": seconds} | _peaks(device)
-
-
-def growth(job: dict) -> dict:
-    """Seconds, resident memory and living tensors after each epoch of a whole run, checkpoints and all."""
-    clap, ready, pairs = open_all(job)
-    data = ready(pairs[: GROWTH_PAIRS * 2 // 3]), ready(pairs[GROWTH_PAIRS * 2 // 3 : GROWTH_PAIRS])
-    seconds, memory, tensors = [], [], []
-    validate, began = Trainer.validate, [time.perf_counter()]
-
-    def noted(self, epoch):
-        found = validate(self, epoch)
-        seconds.append(time.perf_counter() - began[0])
-        gc.collect()
-        tensors.append(sum(issubclass(type(held), torch.Tensor) for held in gc.get_objects()))
-        memory.append(_resident())
-        began[0] = time.perf_counter()
-        return found
-
-    Trainer.validate = noted
-    config = FinetuneConfig(kind=KIND, epochs=GROWTH_EPOCHS)
-    finetune(config, *data, base=clap, output_dir=Path(job["cache"]).parent / "growth", progress=False)
-    return {"seconds": seconds[1:], "memory": memory[1:], "tensors": tensors[1:]}
-
-
 # --- helpers --------------------------------------------------------------------------------------------
 
 
@@ -289,14 +203,6 @@ def _now(device: torch.device) -> float:
 def _clocks(device: torch.device) -> tuple[float, float]:
     """Wall time and this process's processor time, once the device is done."""
     return _now(device), time.process_time()
-
-
-def _resident() -> float:
-    """MB of this process in memory now; NaN where the system does not say."""
-    with contextlib.suppress(OSError):
-        pages = int(Path("/proc/self/statm").read_text().split()[1])
-        return pages * resource.getpagesize() / 2**20
-    return float("nan")
 
 
 def _peaks(device: torch.device) -> dict:

@@ -23,7 +23,7 @@ EXTRAS = {
     "laion": ["laion_clap", "laion_small", "torchaudio", "torchvision"],
     "msclap": ["msclap"],
     "study": ["humanclap.plots", "IPython", "matplotlib", "nbformat", "papermill", "seaborn", "yaml"],
-    "dev": ["librosa", "nbclient", "pingouin", "torchlibrosa"],
+    "dev": ["librosa", "nbclient", "pingouin"],
 }
 LEFT_OUT: dict[str, str] = {}
 

@@ -100,7 +100,7 @@ def random_moments(folder: Path) -> dict:
 
 
 def everywhere(folder: Path) -> dict:
-    drill = Drill(folder, epochs=3, n_pairs=8)
+    drill = Drill(folder, epochs=2, n_pairs=8)
     output = folder / "killed"
 
     def train(kill_at: int | None, count: list[int], **more) -> None:

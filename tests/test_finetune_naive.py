@@ -21,8 +21,7 @@ from transformers import ClapModel, ClapProcessor
 from humanclap import load_clap, losses, tiny
 from humanclap.audio import load_audio
 from humanclap.finetune import FinetuneConfig, finetune, prepare
-from humanclap.finetune.repeat import epoch_seeds, reproducible
-from humanclap.finetune.trainer import Trainer
+from humanclap.finetune.loop import Trainer, epoch_seeds, reproducible
 
 STEPS = 20
 SLOW_STEPS = int(os.environ.get("HUMANCLAP_NAIVE_STEPS", "4"))

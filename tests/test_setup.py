@@ -85,9 +85,7 @@ def imported(folder):
 @pytest.mark.parametrize("folder", ["humanclap", "benchmarks", "notebooks", "tests"])
 def test_every_package_that_is_imported_is_declared(project, folder):
     extras = ["laion", "msclap", "study"] + (["dev"] if folder in ("tests", "benchmarks") else [])
-    optional = project["optional-dependencies"] | {
-        "dev": project["optional-dependencies"]["dev"] + project["optional-dependencies"].get("tensorboard", [])
-    }
+    optional = project["optional-dependencies"]
     declared = distributions(project["dependencies"] + [line for extra in extras for line in optional[extra]])
     found = {name.lower().replace("_", "-") for name in imported(folder)}
     assert {NAMES.get(name, name) for name in found} <= declared
