@@ -19,7 +19,7 @@ import soundfile
 import torch
 import torch.nn.functional as F
 from finetune_small import SAMPLE_RATE, make_clap, make_corpus
-from transformers import AutoTokenizer, ClapModel, ClapProcessor
+from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel, ClapProcessor
 
 from humanclap import losses
 from humanclap.audio import AudioError
@@ -134,7 +134,7 @@ def test_each_clip_and_caption_is_prepared_once(corpus, clap):
     assert len(data) == 12
     assert len(data.features["input_features"]) == 6 and len(data.tokens["input_ids"]) == 3
     assert list(data.pairs.columns) == ["audio", "text", "target"]
-    extractor, tokenizer = clap.feature_extractor, clap.tokenizer
+    extractor, tokenizer = ClapFeatureExtractor(**clap.front_end_parts.settings), clap.tokenizer
     for row, pair in data.pairs.iterrows():
         samples, _ = soundfile.read(root / pair["audio"], dtype="float32")
         expected = extractor(samples, sampling_rate=SAMPLE_RATE, return_tensors="pt")["input_features"][0]

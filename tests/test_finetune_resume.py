@@ -229,7 +229,7 @@ def test_a_best_model_or_settings_that_are_gone_or_spoilt(clap, sets, stopped, t
 
 def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeypatch):
     """The disk fills up at the second better epoch, in the middle of the folder."""
-    calls, write = [], type(clap).save_front_end
+    calls, write = [], type(clap.front_end_parts).save
 
     def until_full(self, folder):
         calls.append(folder)
@@ -240,7 +240,7 @@ def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeyp
     pairs = make_corpus(tmp_path)  # the same wish on both sides: each epoch is better
     ones = [prepare(clap, part.assign(target=1.0), tmp_path, progress=False) for part in (pairs[:24], pairs[24:])]
     config = replace(CONFIG, kind="mae", batch_size=8)
-    monkeypatch.setattr(type(clap), "save_front_end", until_full)
+    monkeypatch.setattr(type(clap.front_end_parts), "save", until_full)
     says = r"model of epoch 2 could not be written .*No space left on device.*checkpoint of epoch 2 is whole"
     with pytest.warns(UserWarning, match="all 24 ratings"), pytest.raises(OSError, match=says):
         run(clap, ones, tmp_path / "run", config)

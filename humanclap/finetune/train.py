@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import torch
 
+from humanclap.clap.huggingface import save_clapmodel
 from humanclap.evaluate import correlations
 from humanclap.files import expanded, lock, remove_folder, write_text, writing
 from humanclap.finetune.card import write_card
@@ -124,7 +125,7 @@ def open_base(base, device: str):
         from humanclap.clap import load_clap
 
         base = load_clap(str(expanded(base)), device=device)
-    if not all(hasattr(base, name) for name in ("model", "audio_features", "text_tokens", "front_end")):
+    if not all(hasattr(base, name) for name in ("model", "front_end", "front_end_parts")):
         raise TypeError(
             f"base is a {type(base).__name__}, and only a transformers ClapModel can be fine-tuned: give a "
             "save_pretrained folder, or convert a LAION .pt to one first (humanclap convert)"
@@ -386,9 +387,8 @@ class _Run:
             torch.save({**self.trainer.state(), **saved, "settings": self.settings}, file)
 
     def _write_model(self) -> None:
-        with self._whole(MODEL), writing(self.folder / MODEL, folder=True) as fresh:
-            self.trainer.model.save_pretrained(fresh, max_shard_size="100GB")
-            self.clap.save_front_end(fresh)
+        with self._whole(MODEL):
+            save_clapmodel(self.folder / MODEL, self.trainer.model, self.clap.front_end_parts)
 
     def _write_history(self) -> None:
         with self._whole(HISTORY):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import copy
 import os
-import tempfile
 import warnings
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
@@ -172,7 +172,7 @@ class _Jobs:
             options = {"output_dir": self.folders[job], "device": device, "progress": progress, **self.settings}
             try:
                 finetune(self.configs[job], *sets, base=clap, **options)
-            except Exception as error:  # the others can still be trained
+            except Exception as error:  # noqa: BLE001  (whatever it is, the others can still be trained)
                 failed[job] = f"{type(error).__name__}: {error}"
         return failed
 
@@ -209,40 +209,44 @@ def _side_by_side(jobs: _Jobs, sets, clap, devices: list[str], progress: bool) -
     arrays = [
         replace(part, features={name: held.cpu().numpy() for name, held in part.features.items()}) for part in sets
     ]
-    failed: dict[tuple[str, int], str] = {}
-    with tempfile.TemporaryDirectory(prefix="humanclap-base-") as folder:
-        clap.model.save_pretrained(folder)
-        clap.save_front_end(folder)
-        facts = {"name": clap.name, "checkpoint_sha256": clap.checkpoint_sha256, "window": clap.window}
-        work = delayed(_work)
-        tasks = [
-            work(jobs, queue, arrays, folder, facts, place, torch.get_num_threads())
-            for queue, place in zip(queues, places, strict=True)
-            if queue
-        ]
-        pool = Parallel(n_jobs=n, backend="loky", batch_size=1, mmap_mode="c", return_as="generator_unordered")
-        try:
-            with tqdm(total=len(runs), desc="trainings", unit="run", disable=not progress) as bar:
-                for n_done, found in pool(tasks):
-                    failed |= found
-                    bar.update(n_done)
-        except BrokenProcessPool as error:
-            why = f"a training process died ({str(error).splitlines()[0]})"
-            failed |= {run: why for run in runs if run not in failed and not _finished(jobs.folders[run])}
-        finally:
-            get_reusable_executor().shutdown(wait=True)  # else idle processes would keep their memory
+    on_cpu = clap.model if next(clap.model.parameters()).device.type == "cpu" else copy.deepcopy(clap.model).cpu()
+    base = _Base(on_cpu, clap.front_end, clap.front_end_parts, clap.name, clap.checkpoint_sha256)
+    threads, failed = torch.get_num_threads(), {}
+    tasks = [
+        delayed(_work)(jobs, queue, arrays, base, place, threads)
+        for queue, place in zip(queues, places, strict=True)
+        if queue
+    ]
+    pool = Parallel(n_jobs=n, backend="loky", batch_size=1, mmap_mode="c", return_as="generator_unordered")
+    try:
+        with tqdm(total=len(runs), desc="trainings", unit="run", disable=not progress) as bar:
+            for n_done, found in pool(tasks):
+                failed |= found
+                bar.update(n_done)
+    except BrokenProcessPool as error:
+        why = f"a training process died ({str(error).splitlines()[0]})"
+        failed |= {run: why for run in runs if run not in failed and not _finished(jobs.folders[run])}
+    finally:
+        get_reusable_executor().shutdown(wait=True)  # else idle processes would keep their memory
     return failed
 
 
-def _work(jobs: _Jobs, queue, arrays, folder: str, facts: dict, device: str, threads: int):
-    """In a worker process: how many of `queue` are done, and what went wrong."""
-    from humanclap.clap import load_clap
+@dataclass(frozen=True)
+class _Base:
+    """What a training needs of an open CLAP, for another process."""
 
+    model: torch.nn.Module
+    front_end: str
+    front_end_parts: object
+    name: str
+    checkpoint_sha256: str
+
+
+def _work(jobs: _Jobs, queue, arrays, base: _Base, device: str, threads: int) -> tuple[int, dict]:
+    """In a worker process: how many of `queue` are done, and what went wrong."""
     torch.set_num_threads(threads)
-    clap = load_clap(folder, device="cpu", window=facts["window"])
-    clap.name, clap.checkpoint_sha256 = facts["name"], facts["checkpoint_sha256"]
     sets = [replace(part, features={name: torch.from_numpy(v) for name, v in part.features.items()}) for part in arrays]
-    return len(queue), jobs.run(queue, sets, clap, device, progress=False)
+    return len(queue), jobs.run(queue, sets, base, device, progress=False)
 
 
 def _finished(folder: Path) -> bool:
