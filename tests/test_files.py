@@ -68,7 +68,7 @@ def test_the_bytes_that_are_hashed_are_the_bytes_that_are_given(tmp_path, monkey
             path.write_bytes(b"new" * 1000)
         return half + file.read()
 
-    assert files._read_unchanged(path, read) == b"new" * 1000
+    assert files.read_unchanged(path, read) == b"new" * 1000
     found = files.read_hashed(path)
     assert found.content == b"new" * 1000 and found.sha256 == hashlib.sha256(found.content).hexdigest()
 
@@ -83,7 +83,7 @@ def test_a_file_that_never_rests_is_given_up(tmp_path):
         return file.read()
 
     with pytest.raises(OSError, match="growing changes while it is read"):
-        files._read_unchanged(path, read)
+        files.read_unchanged(path, read)
 
 
 @pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a named pipe"), (os.mkdir, "a folder")])
