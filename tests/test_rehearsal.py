@@ -54,9 +54,9 @@ def test_every_notebook_ran_and_left_its_tables(run):
     notebooks = sorted(path.stem for path in (PROJECT / "notebooks").glob("[0-9]*.ipynb"))
     log = pd.read_csv(run / "log.csv", dtype={"notebook": str})
     assert [name[:2] for name in notebooks] == sorted(set(log["notebook"]))
-    assert (log["rows"] > 0).all() and (log["seconds"] > 0).all()
+    assert (log["seconds"] > 0).all()
     for name in notebooks:
-        assert (run / f"{name}.ipynb").is_file() and f"{name}_headline" in set(log["table"])
+        assert (run / f"{name}.ipynb").is_file() and len(table(run, f"{name[:2]}_headline"))
         executed = nbformat.read(run / f"{name}.ipynb", as_version=4)
         assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
 
@@ -94,7 +94,12 @@ def test_a_variants_checkpoint_is_whole_and_open_to_others(run):
     folder = run / "human-clap" / "wsce+mae" / "seed0" / "model"
     model, processor = ClapModel.from_pretrained(folder), ClapProcessor.from_pretrained(folder)
     assert model.config.audio_config.enable_fusion and processor.feature_extractor.sampling_rate == 48_000
-    assert (folder / "README.md").is_file() == (table(run, "03_choice").query("chosen")["model"].iloc[0] == "wsce+mae")
+
+
+def test_every_training_has_a_card_and_only_the_chosen_ones_names_the_choice(run):
+    chosen = table(run, "03_choice").query("chosen")["model"].tolist()
+    cards = {kind: (run / "human-clap" / kind / "seed0" / "model" / "README.md").read_text() for kind in KINDS}
+    assert [kind for kind, card in cards.items() if "before any test pair was scored" in card] == chosen
 
 
 def test_the_same_models_through_both_packages_are_told_apart_by_their_checksums(run):

@@ -141,7 +141,7 @@ def test_the_demos_stand_ins_are_competent(demo_runs, tmp_path, name):
 
     corpus = study.prepare("demo")
     pairs = relate.aggregate_pairs(relate.screen_listeners(relate.load_ratings(corpus.csv)).ratings)
-    scores = corpus.score_table(clap, pairs[pairs["split"] == "test"], name, progress=False)
+    scores = corpus.score_table(clap, pairs[pairs["split"] == "test"], name)
     srcc = evaluate.correlations(scores["clap_score"], scores["target"]).srcc
     fall = tiny.final_improvement(pd.read_csv(folder / tiny.CURVE_FILE)["train_loss"])
     print(f"{name}: naming {named:.2f} (chance {1 / len(names):.3f}), test SRCC {srcc:.3f}, still falling by {fall:.1%}")
