@@ -84,6 +84,21 @@ def _beside_the_project(variable: str, needed: str, *places: Path) -> Path:
     pytest.skip(message)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def health_checks_stay_out_of_home(tmp_path_factory):
+    """The results of checkpoint health checks go to a folder of this session, not to ~/.cache."""
+    from humanclap.clap import health
+
+    own, place = health.memory_file, tmp_path_factory.mktemp("health")
+
+    def memory_file(sha256: str) -> Path:
+        return own(sha256) if os.environ.get("XDG_CACHE_HOME") else place / f"{sha256}.json"
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(health, "memory_file", memory_file)
+        yield
+
+
 @pytest.fixture(scope="session")
 def relate_root() -> Path:
     """The folder with RELATE's scores/REL.csv: named, beside the project, or what the demo has fetched."""

@@ -526,6 +526,7 @@ def test_what_can_not_be_fetched_is_named_with_the_way_to_get_it(hub_cache, name
         load_clap(name)
 
 
+@pytest.mark.extra("laion")
 def test_a_published_file_with_another_content_is_refused_before_a_number_is_made(tmp_path, monkeypatch):
     published = MODELS["laion"].weights.sha256
     path = _saved(_laion_like(), tmp_path / "630k-audioset-best.pt")

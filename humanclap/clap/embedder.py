@@ -133,11 +133,6 @@ class Embedder:
                 self._sha256, self.__dict__["model"] = sha256, model
             return self.__dict__["model"]
 
-    def known_as(self, name: str, checkpoint_sha256: str) -> None:
-        """Take the name and checksum of the CLAP that this one was saved from, with equal weights (for worker processes)."""
-        _ = self.model
-        self.name, self._sha256 = name, checkpoint_sha256
-
     def as_published(self, sha256: str) -> str:
         """`sha256`; ValueError where it is not the published one."""
         if self.published_sha256 not in (None, sha256):
