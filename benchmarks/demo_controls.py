@@ -157,13 +157,13 @@ class Study:
         table = pd.concat(
             [self.test.assign(model=name, clap_score=score) for name, score in self.scores.items()], ignore_index=True
         )
-        gains = evaluate.compare_models(
-            table, BASE, by="system", metrics=("srcc",), n_resamples=RESAMPLES, seed=self.seed
+        gains = evaluate.paper_table(
+            table, "system", BASE, metrics=("srcc",), n_resamples=RESAMPLES, seed=self.seed, correct=False
         )
-        return gains.set_index(["model", "cell"])
+        return gains.set_index(["model", "cell"]).assign(low=gains["diff_low"].to_numpy(), high=gains["diff_high"].to_numpy())
 
     def gain(self, model: str, cell: str = "all") -> pd.Series:
-        """value, baseline_value, difference, low, high of one model against the base in one cell."""
+        """value, difference, low, high of one model against the base in one cell."""
         return self.gains.loc[(model, cell)]
 
     def swapped_fall(self) -> evaluate.Comparison:
@@ -253,7 +253,8 @@ def _criteria_table(studies: list[Study]) -> list[str]:
 
 
 def _score_rows(study: Study) -> list[str]:
-    base = study.gain(TRAINED)["baseline_value"], study.gain(TRAINED, "within systems")["baseline_value"]
+    gains = study.gain(TRAINED), study.gain(TRAINED, "within systems")
+    base = tuple(gain["value"] - gain["difference"] for gain in gains)
     rows = [f"| {study.seed} | {BASE} | {base[0]:.3f} | | {base[1]:.3f} | | {_auc(study, BASE)} |"]
     for name in (TRAINED, PERMUTED, UNRATED, SWAPPED):
         overall, within = study.gain(name), study.gain(name, "within systems")

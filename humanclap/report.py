@@ -13,12 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from . import __version__, audio
 from .checks import need_columns
-from .evaluate import ResamplePlan, anchor_auc, bootstrap_samples, correlations, percentile_interval, swap_captions
-from .evaluate.significance import holm
+from .evaluate import anchor_auc, correlations, holm, mean_interval, paired_p, swap_captions
+from .evaluate.bootstrap import few_prompts
 from .score import OK
 
 if TYPE_CHECKING:
@@ -427,46 +426,3 @@ def _with_interval(row: Mapping) -> str:
     if not np.isfinite(row["low"]):
         return f"{row['mean']:.3f} (no interval: {few_prompts(row['prompts'])})"
     return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-# Until evaluate has them: the interval of a mean over prompts, and the test of paired differences.
-
-
-@dataclass(frozen=True)
-class _MeanInterval:
-    mean: float
-    low: float
-    high: float
-
-
-def mean_interval(values, groups, n_resamples: int, seed: int) -> _MeanInterval:
-    """The expanded percentile interval (Hesterberg 2015) of a mean, prompts resampled; none below 4 prompts."""
-    values, groups = np.asarray(values, dtype=float), np.asarray(groups)
-    n, mean = len(set(groups)), float(values.mean())
-    if n < 4:
-        return _MeanInterval(mean, np.nan, np.nan)
-    plan = ResamplePlan.draw(groups, len(values), n_resamples, seed)
-    samples = bootstrap_samples(lambda weights: values @ (w := weights.astype(float)) / w.sum(axis=0), plan)
-    factor = np.sqrt(n / (n - 1)) * stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975)
-    return _MeanInterval(mean, *percentile_interval(mean + factor * (samples - mean), 0.95))
-
-
-def paired_p(differences) -> float:
-    """Exact sign-flip test up to 16 differences, above it Student's t-test with the same lower bound."""
-    differences = np.asarray(differences, dtype=float)
-    n = len(differences)
-    if not differences.any():
-        return 1.0
-    if n <= 16:
-        sums = np.zeros(1)
-        for difference in differences:
-            sums = np.concatenate([sums + difference, sums - difference])
-        return float((np.abs(sums) >= abs(differences.sum()) - 1e-9 * np.abs(differences).sum()).mean())
-    return float(max(stats.ttest_1samp(differences, 0).pvalue, 2.0 ** (1 - n)))
-
-
-def few_prompts(n: int) -> str:
-    """Why there is no interval over n prompts, or ""."""
-    if n >= 4:
-        return ""
-    return "no clip with a score" if n == 0 else f"{n} prompt{'s' * (n > 1)}, an interval needs 4"

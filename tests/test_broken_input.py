@@ -810,10 +810,10 @@ def scores_targets(folder):
 
 
 @case(
-    SCORES, "no column of that name", "evaluate.breakdown(scores, score='clap')", "has no column clap", "it has: model"
+    SCORES, "no column of that name", "evaluate.breakdown(scores)", "has no column clap_score", "it has: model"
 )
 def scores_column(folder):
-    evaluate.breakdown(scores(), score="clap")
+    evaluate.breakdown(scores().rename(columns={"clap_score": "clap"}))
 
 
 @case(
@@ -827,8 +827,8 @@ def scores_lengths(folder):
     SCORES,
     "an unknown breakdown",
     "evaluate.breakdown(scores, by='speaker')",
-    "unknown breakdown 'speaker'",
-    "Available:",
+    "by must be one of overall, system, score_range",
+    "not 'speaker'",
 )
 def scores_by(folder):
     evaluate.breakdown(scores(), by="speaker")

@@ -38,9 +38,7 @@ def test_equal_raters_give_icc_1k_by_hand():
     between = 4 * table.mean(axis=1).var(ddof=1)
     within = table.var(axis=1, ddof=1).mean()
     found = human_ceiling(ratings, n_resamples=50)
-    assert found.reliability == pytest.approx(
-        (between - within) / between
-    )  # Shrout and Fleiss: ICC(1, 4) = 0.44
+    assert found.reliability == pytest.approx((between - within) / between)  # Shrout and Fleiss: ICC(1, 4) = 0.44
     assert found.reliability == pytest.approx(0.44, abs=0.005)
     assert found.variance_residual == pytest.approx(within)
     assert found.variance_pair == pytest.approx((between - within) / 4)
@@ -106,15 +104,11 @@ def test_bootstrap_equals_a_loop_over_ratings_written_out():
             for copy, row in enumerate(plan.indices(resample))
         ]
         samples.append(human_ceiling(pd.concat(copies), n_splits=1, n_resamples=0).reliability)
-    assert (found.reliability_low, found.reliability_high) == pytest.approx(
-        np.percentile(samples, [2.5, 97.5])
-    )
+    assert (found.reliability_low, found.reliability_high) == pytest.approx(np.percentile(samples, [2.5, 97.5]))
 
 
 def test_negative_variance_is_set_to_zero_and_said():
-    ratings = pd.DataFrame(
-        {"audio": list("aabbcc"), "text": list("xxyyzz"), "rating": [0, 10, 10, 0, 1, 9.0]}
-    )
+    ratings = pd.DataFrame({"audio": list("aabbcc"), "text": list("xxyyzz"), "rating": [0, 10, 10, 0, 1, 9.0]})
     found = human_ceiling(ratings, n_resamples=20)
     assert found.variance_clipped
     assert (found.variance_pair, found.reliability, found.lcc_ceiling) == (0, 0, 0)
@@ -126,7 +120,7 @@ def test_all_ratings_equal_has_no_reliability():
     assert math.isnan(found.reliability)
     assert math.isnan(found.split_half_srcc)
     assert found.n_splits == 0
-    assert found.n_undefined == 20
+    assert math.isnan(found.reliability_low)
 
 
 def test_one_caption_has_no_interval():
@@ -162,13 +156,18 @@ def test_the_order_of_the_rows_changes_nothing():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        *(({"n_splits": bad}, f"n_splits must be a whole number of at least 1, not {bad!r}")
-          for bad in (2.5, "5", None, math.nan, True, 0)),
-        *(({"n_resamples": bad}, f"n_resamples must be a whole number of at least 0, not {bad!r}")
-          for bad in (2.5, "5", None, True, -1)),
-        *(({"level": bad, "n_resamples": 0}, f"level must lie between 0 and 1.* it is {bad!r}")
-          for bad in (95, None, "0.95", math.nan)),
-        *(({"seed": bad, "n_resamples": 0}, f"seed={bad!r}") for bad in ("a", 1.5, None, -1)),
+        *(
+            ({"n_splits": bad}, f"n_splits must be a whole number of at least 1, not {bad!r}")
+            for bad in (2.5, "5", None, math.nan, True, 0)
+        ),
+        *(
+            ({"n_resamples": bad}, f"n_resamples must be a whole number of at least 0, not {bad!r}")
+            for bad in (2.5, "5", None, True, -1)
+        ),
+        *(
+            ({"seed": bad, "n_resamples": 0}, "seed must be a whole number of at least 0")
+            for bad in ("a", 1.5, None, -1)
+        ),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
@@ -200,7 +199,7 @@ def test_is_anchor_as_objects():
         (lambda r: r.assign(rating=list("abcdef")), "rating must be numbers"),
         (lambda r: r.drop(columns="text"), "ratings has no column text"),
         (lambda r: r.assign(listener="7"), "listener '7' rated a.wav with 'x' twice"),
-        (lambda r: r.assign(text=[None, *"xyyzz"]), "rows without audio or text"),
+        (lambda r: r.assign(text=[None, *"xyyzz"]), "rows have no text"),
     ],
 )
 def test_bad_ratings_are_named(change, message):
@@ -214,22 +213,6 @@ def test_bad_ratings_are_named(change, message):
     )
     with pytest.raises(ValueError, match=message):
         human_ceiling(change(ratings))
-
-
-def test_frames():
-    ratings, _ = simulate(np.full(40, 3), 2, 2)
-    found = human_ceiling(ratings, n_splits=5, n_resamples=30)
-    frame = found.to_frame().set_index("quantity")
-    assert list(frame.index) == ["reliability", "lcc_ceiling", "split_half_srcc"]
-    assert ((frame["low"] < frame["value"]) & (frame["value"] < frame["high"])).all()
-    assert found.as_dict()["n_pairs"] == 40
-    some = ratings.assign(system=np.where(ratings["audio"] == "0.wav", "tango", "natural"))
-    table = ceiling_table(some, n_splits=5, n_resamples=30).set_index("subset")
-    assert list(table.index) == ["all", "natural", "tango", "synthesized"]
-    assert table.loc["tango", "n_pairs"] == 1
-    assert np.isnan(table.loc["tango", "reliability"])
-    assert table.loc["tango", "note"]
-    assert table.loc["all", "reliability"] == found.reliability
 
 
 def test_listener_habits_by_hand():
@@ -258,7 +241,7 @@ def test_listener_habits_by_hand():
     ("change", "message"),
     [
         (lambda r: r.drop(columns="listener"), "no column listener"),
-        (lambda r: r.assign(listener=np.nan), "ratings has 3 rows without listener"),
+        (lambda r: r.assign(listener=np.nan), "3 of 3 rows have no listener"),
         (lambda r: r.assign(is_anchor=[False, True, False]), "1 ratings are of anchors.*screen_listeners"),
         (lambda r: r.assign(is_anchor="False"), "is_anchor holds 'False'"),
         (lambda r: r.assign(rating=[1, np.nan, 2]), "rating holds 1 NaN"),

@@ -70,8 +70,21 @@ def test_table_is_fitted_on_validation_and_judged_on_test(study):
     validation, test = study
     found = calibrate(validation, test, n_resamples=50)
     assert list(found.columns) == [
-        "model", "map", "mse", "low", "high", "srcc", "constant_mse", "difference", "difference_low", "difference_high",
-        "n", "n_validation", "n_seeds", "seed_sd", "note",
+        "model",
+        "map",
+        "mse",
+        "low",
+        "high",
+        "srcc",
+        "constant_mse",
+        "difference",
+        "difference_low",
+        "difference_high",
+        "n",
+        "n_validation",
+        "n_seeds",
+        "seed_sd",
+        "note",
     ]
     assert found.groupby("model", sort=False)["map"].apply(tuple).to_dict() == {"m": MAPS, "noise": MAPS}
     by = found.set_index(["model", "map"])
@@ -106,7 +119,7 @@ def test_intervals_are_a_loop_over_resamples(study):
     constant = (test["target"] - validation["target"].mean()) ** 2
     line = fit_map(validation["clap_score"], validation["target"], "linear")(test["clap_score"])
     error = (line - test["target"]) ** 2
-    plan = ResamplePlan.draw(test["text"], len(test), 40, seed=5)
+    plan = ResamplePlan.draw(test["text"], 40, seed=5)
     samples = [(error[rows].mean(), (error - constant)[rows].mean()) for rows in map(plan.indices, range(40))]
     low, high = np.quantile(samples, [0.025, 0.975], axis=0)
     row = found.loc["linear"]
@@ -140,7 +153,7 @@ def test_a_score_that_says_nothing_is_marked(study):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda v, t: (t, t), "150 pairs stand in validation and in test"),
+        (lambda v, t: (t, t), "150 pairs are in validation and in test"),
         (lambda v, t: (v[v["model"] == "m"], t), "test_scores has models that validation_scores lacks: noise"),
         (lambda v, t: (v, t[t["model"] == "m"]), "validation_scores has models that test_scores lacks: noise"),
         (lambda v, t: (v[v["training_seed"] != 1], t), "in one of them only: m, seed 1"),
@@ -154,7 +167,7 @@ def test_bad_tables_are_named(study, change, message):
 
 
 def test_bad_maps_are_named():
-    with pytest.raises(ValueError, match="unknown map 'cubic'. Available: none, linear, isotonic"):
+    with pytest.raises(ValueError, match="map must be one of none, linear, isotonic, not 'cubic'"):
         fit_map([1, 2], [0, 1], "cubic")
     with pytest.raises(ValueError, match="score has 2 values and target 3"):
         fit_map([1, 2], [0, 1, 1], "linear")
@@ -168,7 +181,7 @@ def test_bins_are_quantiles_with_means_and_intervals():
     found = reliability_curve(score, target, bins=5, groups=caption, n_resamples=40, seed=7)
     assert list(found.columns) == ["bin", "score_low", "score_high", "score", "target", "low", "high", "n", "note"]
     number = pd.qcut(score, 5, labels=False)
-    plan = ResamplePlan.draw(caption, 300, 40, seed=7)
+    plan = ResamplePlan.draw(caption, 40, seed=7)
     for place in range(5):
         row, inside = found.iloc[place], number == place
         expected = score[inside].mean(), target[inside].mean(), score[inside].min(), score[inside].max(), inside.sum()

@@ -1,8 +1,7 @@
-"""Ceilings of every cell: exact sums against sampling and scipy, known truth in made-up worlds, the real ratings."""
+"""Ceilings of every cell: known truth in made-up worlds, refits by hand, the real ratings; the homogeneous score."""
 
 from __future__ import annotations
 
-import itertools
 import math
 import runpy
 from pathlib import Path
@@ -11,21 +10,25 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import pytest
-from scipy import optimize, stats
+from scipy import stats
 
 from humanclap import relate
-from humanclap.evaluate import ResamplePlan, cell_ceilings, human_ceiling, screened_ceilings
-from humanclap.evaluate.cell_ceilings import TABLES
+from humanclap.evaluate import ceilings, cell_ceilings, homogeneous_score, human_ceiling, screened_ceilings
+from humanclap.evaluate.agreement import Rated
 from humanclap.evaluate.cells import make_cells
-from humanclap.evaluate.joint_table import JointTable, MeanRatings
-from humanclap.evaluate.rated_pairs import ExpectedCells, RatedPairs
-from humanclap.evaluate.rating_likelihood import RatingLikelihood
-from humanclap.evaluate.rating_model import fit_rating_model
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 ceiling_worlds = SimpleNamespace(**runpy.run_path(str(BENCHMARKS / "ceiling_worlds.py")))
 
 SYSTEMS = ("natural", "audioldm", "audioldm2", "tango", "tango2")
+RANKS = ("srcc", "ktau")
+
+
+@pytest.fixture(autouse=True)
+def fewer_simulated(monkeypatch):
+    """A tenth of the simulated pairs: enough for the tolerances here."""
+    monkeypatch.setattr(ceilings, "SIMULATED", 30_000)
+    monkeypatch.setattr(ceilings, "SIMULATED_EACH", 1_000)
 
 
 def made(n_pairs=600, seed=0, world=ceiling_worlds.normal_with_heaps, systems=True) -> pd.DataFrame:
@@ -39,120 +42,65 @@ def made(n_pairs=600, seed=0, world=ceiling_worlds.normal_with_heaps, systems=Tr
     return ratings.assign(system=np.array(SYSTEMS, dtype=object)[of_place])
 
 
-def test_table_equals_scipy_where_every_pair_is_a_bin_of_its_own():
-    rng = np.random.default_rng(0)
-    n = 300
-    true = np.sort(rng.normal(size=n))
-    mean = np.round(true + rng.normal(size=n)) / 2
-    kinds, column = np.unique(mean, return_inverse=True)
-    probability = np.zeros((n, len(kinds)))
-    probability[np.arange(n), column] = 1.0
-    found = JointTable(probability, true, kinds).metrics()
-    # in endless pairs the ranks have variance 1/12, in n of them (1 - 1/n²) / 12; so with the number of pairs of pairs
-    assert found["srcc"] == pytest.approx(stats.spearmanr(true, mean).statistic * math.sqrt(1 - 1 / n**2), abs=1e-12)
-    assert found["ktau"] == pytest.approx(stats.kendalltau(true, mean).statistic * math.sqrt(1 - 1 / n), abs=1e-12)
-    assert found["lcc"] == pytest.approx(stats.pearsonr(true, mean).statistic, abs=1e-12)
-    assert found["mse"] == pytest.approx(np.mean((true - mean) ** 2) / 100, abs=1e-12)
-
-
-def test_table_without_pairs_or_with_one_mean_rating_has_no_correlation():
-    for probability in (np.zeros((3, 2)), np.array([[1.0, 0], [2, 0], [1, 0]])):
-        found = JointTable(probability, np.arange(3.0), np.array([1.0, 2])).metrics()
-        assert all(math.isnan(value) for value in found.values())
-
-
-def test_means_of_n_ratings_by_enumeration():
-    values, probability = np.array([0, 2, 5, 10]), np.array([[0.1, 0.2, 0.3, 0.4], [0.25, 0.25, 0.25, 0.25]])
-    means = MeanRatings(values, np.array([3, 1, 3]))
-    assert list(means.numbers) == [1, 3]
-    for n, (where, found) in zip((1, 3), means.of_number(probability), strict=True):
-        expected = np.zeros((2, len(means.mean)))
-        for combination in itertools.product(range(4), repeat=n):
-            place = np.flatnonzero(np.isclose(means.mean, values[list(combination)].mean()))
-            assert len(place) == 1
-            expected[:, place[0]] += probability[:, list(combination)].prod(axis=1)
-        got = np.zeros_like(expected)
-        got[:, where] = found
-        np.testing.assert_allclose(got, expected, atol=1e-12)
-
-
-def test_likelihood_and_its_gradients_by_hand():
-    rng = np.random.default_rng(1)
-    counts = rng.integers(0, 3, size=(25, 5)) + np.eye(5, dtype=int)[rng.integers(5, size=25)]
-    likelihood = RatingLikelihood(counts, rng.integers(2, size=25), 2)
-    at = likelihood.start() + 0.1 * rng.normal(size=len(likelihood.start()))
-    assert optimize.check_grad(lambda x: likelihood(x)[1], lambda x: likelihood(x)[2], at) < 1e-3
-    penalty = likelihood._penalty(at)[1]
-    np.testing.assert_allclose(likelihood.pulls(at).sum(axis=0) - penalty, likelihood(at)[2], atol=1e-9)
-    step = 1e-5 * np.eye(len(at))[0]
-    one = RatingLikelihood(counts[:1], likelihood.stratum[:1], 2)
-    by_hand = (one(at + step)[0] - one(at - step)[0]) / 2e-5
-    assert likelihood.pulls(at)[0, 0] == pytest.approx(by_hand, abs=1e-6)
-
-
-def test_ceilings_are_what_simulated_studies_show():
-    """The exact sum against ratings drawn from the same fitted model and correlated by scipy, cut and uncut."""
-    rated = RatedPairs.of(made(900))
-    model = rated.fit()
-    expected = ExpectedCells(rated, model, "score_range", 5.0)
-    rng = np.random.default_rng(2)
-    true, mean, cells = [], [], []
-    for _ in range(60):
-        drawn = model.simulate(rated.n_ratings, rng)
-        true.append(drawn[0])
-        mean.append(drawn[1])
-        cells.append(make_cells(rated.pairs.assign(mean_rating=drawn[1]), "score_range"))
-    true, mean = np.concatenate(true), np.concatenate(mean)
-    for number, cell in enumerate(cells[0]):
-        rows = np.concatenate([study[number].rows for study in cells])
-        by_scipy = [
-            stats.spearmanr(true[rows], mean[rows]).statistic,
-            stats.kendalltau(true[rows], mean[rows]).statistic,
-            stats.pearsonr(true[rows], mean[rows]).statistic,
-        ]
-        found = expected.values([cell.name], ("srcc", "ktau", "lcc"))[0]
-        np.testing.assert_allclose(found, by_scipy, atol=4 / math.sqrt(rows.sum()))
-
-
-@pytest.mark.parametrize("name", ["skewed", "bimodal", "listeners' habits"])
-def test_ceilings_lie_within_002_of_the_truth(name):
-    """Worlds that the fitted model does not contain; mean of 4 studies of 2,892 pairs."""
-    within_002(name, n_studies=4)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", list(ceiling_worlds.WORLDS))
-def test_ceilings_lie_within_002_of_the_truth_in_every_world(name):
-    within_002(name, n_studies=15, n_truth=300_000)
-
-
-def within_002(name, n_studies, n_truth=60_000):
+@pytest.mark.parametrize(("name", "off"), [("normal, heaps", 0.02), ("skewed", 0.02), ("bimodal", 0.08)])
+def test_ceilings_lie_as_near_to_the_truth_as_the_docs_say(name, off):
+    """Worlds with and without what the probit assumes; mean of 3 studies of 2,892 pairs."""
     world = ceiling_worlds.WORLDS[name]
-    truth = ceiling_worlds.truth(world, n_truth, seed=1)
+    truth = ceiling_worlds.truth(world, 60_000, seed=1)
     studies = [
         cell_ceilings(made(2892, [seed, 4], world, systems=False), n_resamples=0).set_index("metric")["ceiling"]
-        for seed in range(n_studies)
+        for seed in range(3)
     ]
     for metric in ("srcc", "lcc", "ktau"):
-        assert np.mean([study[metric] for study in studies]) == pytest.approx(truth["all", metric], abs=0.02), metric
+        assert np.mean([study[metric] for study in studies]) == pytest.approx(truth["all", metric], abs=off), metric
+
+
+def test_two_ratings_of_a_simulated_pair_correlate_as_in_the_data():
+    ratings = made(3000, systems=False)
+    rated = Rated.of(ratings)
+    probit = ceilings.Probit(rated)
+    ((borders, rho),) = probit.fit(np.ones(len(rated.pairs)))
+    rng = np.random.default_rng(5)
+    theta = rng.normal(size=400_000)
+    heard = np.sqrt(rho) * theta + np.sqrt(1 - rho) * rng.normal(size=(2, len(theta)))
+    both = probit.values[np.searchsorted(borders, heard)]
+    found = human_ceiling(ratings, n_splits=1, n_resamples=0)
+    single = found.variance_pair / (found.variance_pair + found.variance_residual)
+    assert np.corrcoef(both)[0, 1] == pytest.approx(single, abs=0.01)
+    shares = pd.Series(both[0]).value_counts(normalize=True).sort_index()
+    expected = ratings["rating"].value_counts(normalize=True).sort_index()
+    np.testing.assert_allclose(shares, expected, atol=0.005)
+    some = np.array([-1.0, 0.0, 1.5])
+    by_hand = [
+        probit.values[np.searchsorted(borders, np.sqrt(rho) * t + np.sqrt(1 - rho) * rng.normal(size=200_000))]
+        for t in some
+    ]
+    np.testing.assert_allclose(probit.expected(some, borders, rho), np.mean(by_hand, axis=1), atol=0.03)
 
 
 def test_cells_and_columns():
     ratings = made()
-    for by in TABLES:
-        table = cell_ceilings(ratings, by, metrics=("srcc", "mse"), n_resamples=40)
+    for by in ceilings.TABLES:
+        table = cell_ceilings(ratings, by, metrics=("srcc", "mse"), n_resamples=30)
         assert list(table.columns) == [
-            "cell", "metric", "ceiling", "low", "high", "n", "n_ratings", "mean_raters", "note"
-        ]  # fmt: skip
-        pairs = RatedPairs.of(ratings).pairs
-        names = [cell.name for cell in make_cells(pairs, by)] + (["within systems"] if by == "system" else [])
+            "cell",
+            "metric",
+            "ceiling",
+            "low",
+            "high",
+            "n",
+            "n_ratings",
+            "mean_raters",
+            "note",
+        ]
+        pairs = Rated.of(ratings).pairs
+        cells = make_cells(pairs, by)
+        names = [cell.name for cell in cells] + (["within systems"] if by == "system" else [])
         assert list(table["cell"]) == [name for name in names for _ in range(2)]
-        for cell in make_cells(pairs, by):
+        for cell in cells:
             row = table[table["cell"] == cell.name].iloc[0]
-            assert row["n"] == cell.rows.sum()
-            assert row["n_ratings"] == pairs["n_ratings"][cell.rows].sum()
-        defined = table[table["ceiling"].notna()]
-        assert ((defined["low"] < defined["ceiling"]) & (defined["ceiling"] < defined["high"])).all()
+            assert (row["n"], row["n_ratings"]) == (cell.rows.sum(), pairs["n_ratings"][cell.rows].sum())
+        assert ((table["low"] < table["ceiling"]) & (table["ceiling"] < table["high"])).all()
 
 
 def test_lcc_is_that_of_human_ceiling_and_mse_its_noise():
@@ -162,10 +110,8 @@ def test_lcc_is_that_of_human_ceiling_and_mse_its_noise():
     for cell, part in (("all", ratings), ("tango", ratings[ratings["system"] == "tango"])):
         found = human_ceiling(part, n_splits=1, n_resamples=60, seed=3)
         assert table.loc[(cell, "lcc"), "ceiling"] == pytest.approx(found.lcc_ceiling)
-        raters = part.groupby("audio").size()
-        assert table.loc[(cell, "mse"), "ceiling"] == pytest.approx(
-            found.variance_residual * (1 / raters).mean() / 100
-        )
+        noise = found.variance_residual * (1 / part.groupby("audio").size()).mean() / 100
+        assert table.loc[(cell, "mse"), "ceiling"] == pytest.approx(noise)
     all_row, found = table.loc[("all", "lcc")], human_ceiling(ratings, n_splits=1, n_resamples=60, seed=3)
     assert (all_row["low"], all_row["high"]) == pytest.approx((found.lcc_ceiling_low, found.lcc_ceiling_high))
 
@@ -173,43 +119,45 @@ def test_lcc_is_that_of_human_ceiling_and_mse_its_noise():
 def test_within_systems_is_the_weighted_mean():
     table = cell_ceilings(made(), "system", n_resamples=0).set_index(["metric", "cell"])
     single = table.loc["srcc"].loc[list(SYSTEMS)]
-    assert table.loc[("srcc", "within systems"), "ceiling"] == pytest.approx(
-        np.average(single["ceiling"], weights=single["n"])
-    )
+    expected = np.average(single["ceiling"], weights=single["n"])
+    assert table.loc[("srcc", "within systems"), "ceiling"] == pytest.approx(expected)
     assert table["low"].isna().all()
 
 
 def test_order_of_rows_and_global_state_change_nothing():
-    ratings = made()
-    first = cell_ceilings(ratings, "score_range", n_resamples=40)
+    ratings = made(300)
+    first = cell_ceilings(ratings, "score_range", n_resamples=5)
     np.random.seed(1)
-    again = cell_ceilings(ratings.sample(frac=1, random_state=0), "score_range", n_resamples=40)
+    again = cell_ceilings(ratings.sample(frac=1, random_state=0), "score_range", n_resamples=5)
     pd.testing.assert_frame_equal(first, again, rtol=1e-9)
 
 
-def test_without_systems():
-    ratings = made(systems=False)
-    table = cell_ceilings(ratings, "system", metrics=("srcc",), n_resamples=0).set_index("cell")
-    assert table.loc["all", "ceiling"] > 0.5
-    assert table.loc["tango", "note"] == "no system known"
+def test_intervals_are_as_wide_as_new_studies_differ():
+    """The interval of one study against the spread of 20 others of the same world."""
+    values = [
+        cell_ceilings(made(600, [s, 9], systems=False), metrics=("srcc",), n_resamples=0)["ceiling"][0]
+        for s in range(20)
+    ]
+    one = cell_ceilings(made(600, [0, 9], systems=False), metrics=("srcc",), n_resamples=100).iloc[0]
+    assert (one["high"] - one["low"]) / 3.92 == pytest.approx(np.std(values), rel=0.6)
+
+
+def test_systems_that_are_not_known_not_natural_or_too_small():
+    table = cell_ceilings(made(systems=False), "system", metrics=("srcc",), n_resamples=0).set_index("cell")
+    assert table.loc["all", "ceiling"] > 0.5 and table.loc["tango", "note"] == "no system known"
     assert math.isnan(table.loc["within systems", "ceiling"])
-    ranges = cell_ceilings(ratings, "score_range", metrics=("srcc",), n_resamples=0).set_index("cell")
-    assert ranges["ceiling"].notna().sum() == 2
-    assert ranges.loc["<=5 natural", "note"] == "no system known"
-
-
-def test_cells_too_small_and_systems_modelled_together():
+    ranges = cell_ceilings(made(systems=False), "score_range", metrics=("srcc",), n_resamples=0).set_index("cell")
+    assert ranges["ceiling"].notna().sum() == 2 and ranges.loc["<=5 natural", "note"] == "no system known"
+    mine = made().assign(system=lambda t: t["system"].map({s: f"mine {i}" for i, s in enumerate(SYSTEMS)}))
+    for by in ceilings.TABLES:
+        table = cell_ceilings(mine, by, metrics=("srcc",), n_resamples=2).set_index("cell")
+        assert (table["ceiling"].notna() | (table["note"] != "")).all()
     ratings = made(120)
-    few = [ratings[ratings["system"] == system].groupby("audio").ngroup() < n for system, n in
-           (("tango", 3), ("tango2", 10))]  # fmt: skip
-    kept = ratings[~ratings["system"].isin(("tango", "tango2"))]
-    kept = pd.concat([kept, *(ratings.loc[part.index[part]] for part in few)])
-    table = cell_ceilings(kept, "system", metrics=("srcc",), n_resamples=30).set_index("cell")
-    assert table.loc["tango", "note"] == "fewer than 4 pairs"
-    assert math.isnan(table.loc["tango", "ceiling"])
-    assert table.loc["tango2", "note"].startswith("few pairs: true values of ")
-    assert 0 < table.loc["tango2", "ceiling"] < 1
-    assert "without tango" in table.loc["within systems", "note"]
+    number = ratings.groupby("audio").ngroup()
+    few = ratings[(ratings["system"] != "tango") | number.isin(number[ratings["system"] == "tango"].unique()[:3])]
+    table = cell_ceilings(few, "system", metrics=("srcc",), n_resamples=5).set_index("cell")
+    assert table.loc["tango", "note"] == "fewer than 4 pairs" and math.isnan(table.loc["tango", "ceiling"])
+    assert table.loc["within systems", "note"] == "without tango: fewer than 4 pairs"
 
 
 @pytest.mark.parametrize(
@@ -220,70 +168,37 @@ def test_cells_too_small_and_systems_modelled_together():
     ],
 )
 def test_what_cannot_be_known_is_marked(change, note):
-    for by in TABLES:
-        table = cell_ceilings(change(made(90)), by, n_resamples=20)
+    for by in ceilings.TABLES:
+        table = cell_ceilings(change(made(90)), by, n_resamples=5)
         assert table["ceiling"].isna().all()
-        assert set(table["note"]) <= {note, "no such pairs", "no system with enough pairs"}
+        assert set(table["note"]) <= {note, "no such pairs"}
 
 
 def test_listeners_who_agree_or_know_nothing():
     ratings = made(300, systems=False)
     same = ratings.assign(rating=ratings["audio"].str[:7].astype(int) % 11)
     table = cell_ceilings(same, metrics=("srcc", "lcc", "mse"), n_resamples=0).set_index("metric")["ceiling"]
-    assert table["lcc"] == pytest.approx(1)
-    assert table["srcc"] > 0.95
+    assert table["lcc"] == pytest.approx(1) and table["srcc"] > 0.95
     assert table["mse"] == pytest.approx(0, abs=1e-12)
     guessed = ratings.assign(rating=np.random.default_rng(0).integers(11, size=len(ratings)))
-    table = cell_ceilings(guessed, metrics=("srcc", "lcc"), n_resamples=0).set_index("metric")["ceiling"]
-    assert table["srcc"] < 0.4
+    assert cell_ceilings(guessed, metrics=("srcc",), n_resamples=0)["ceiling"][0] < 0.4
 
 
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (lambda r: r.assign(rating=r["rating"] + 0.5), {}, "needs single ratings, whole numbers.*[.]5 is among them"),
         (lambda r: r.drop(columns="text"), {}, "ratings has no column text"),
         (lambda r: r.assign(is_anchor=True), {}, "are of anchors"),
-        (lambda r: r, {"by": "listener"}, "no ceilings by 'listener'. Available: overall, system, score_range"),
-        (lambda r: r, {"metrics": ("rho",)}, "unknown metric: rho"),
+        (lambda r: r, {"by": "listener"}, "by must be one of overall, system, score_range, not 'listener'"),
+        (lambda r: r, {"metrics": ("rho",)}, "metrics must be one of .* not 'rho'"),
         (lambda r: r, {"n_resamples": -1}, "n_resamples must be a whole number of at least 0"),
-        (lambda r: r, {"seed": 1.5}, "seed=1.5"),
-        (lambda r: r, {"level": 95}, "level must lie between 0 and 1"),
-        (lambda r: r.assign(system=[None, *r["system"][1:]]), {}, "one pair stands under two systems"),
+        (lambda r: r, {"seed": 1.5}, "seed must be a whole number of at least 0"),
+        (lambda r: r.assign(system=[None, *r["system"][1:]]), {}, "one pair is of two systems"),
     ],
 )
 def test_bad_input_is_named(change, arguments, message):
     with pytest.raises(ValueError, match=message):
         cell_ceilings(change(made(30)), **arguments)
-
-
-def test_intervals_without_a_new_fit_agree_with_new_fits():
-    """First-order effects against 12 fits to the resampled captions written out."""
-    rated = RatedPairs.of(made(900, systems=False))
-    expected = ExpectedCells(rated, rated.fit(), "score_range", 5.0)
-    names = ["<=5 all", ">5 all"]
-    plan = ResamplePlan.draw(rated.pairs["text"], n_resamples=12, seed=0)
-    effect = expected.influence(names, ("srcc",))[:, :, 0]
-    first = np.cumsum(rated.n_ratings) - rated.n_ratings
-    quick, fitted = [], []
-    for resample in range(plan.n_resamples):
-        rows = plan.indices(resample)
-        size = rated.n_ratings[rows]
-        values = np.concatenate([rated.values[first[row] : first[row] + rated.n_ratings[row]] for row in rows])
-        again = RatedPairs(values, np.repeat(np.arange(len(rows)), size), rated.pairs.iloc[rows].reset_index(drop=True))
-        fitted.append(ExpectedCells(again, again.fit(), "score_range", 5.0).values(names, ("srcc",))[:, 0])
-        weights = plan.weights(resample, resample + 1)[:, 0] - 1
-        quick.append(expected.values(names, ("srcc",))[:, 0] + weights @ effect)
-    for cell in range(2):
-        assert np.corrcoef(np.array(quick)[:, cell], np.array(fitted)[:, cell])[0, 1] > 0.85
-        assert np.std(np.array(quick)[:, cell]) == pytest.approx(np.std(np.array(fitted)[:, cell]), rel=0.4)
-
-
-def test_model_needs_what_it_says():
-    with pytest.raises(ValueError, match="no pair has 2 ratings"):
-        fit_rating_model(np.array([1.0, 2]), np.array([0, 1]), np.array(["", ""], dtype=object))
-    with pytest.raises(ValueError, match="all ratings are 3"):
-        fit_rating_model(np.array([3.0, 3, 3]), np.array([0, 0, 1]), np.array(["", ""], dtype=object))
 
 
 @pytest.fixture(scope="module")
@@ -292,82 +207,83 @@ def real_test_ratings(real_ratings):
     return kept[kept["split"] == "test"]
 
 
-def test_real_ceilings(real_test_ratings):
-    table = cell_ceilings(real_test_ratings, "system", n_resamples=200).set_index(["cell", "metric"])
-    assert table.loc[("all", "srcc"), "ceiling"] == pytest.approx(0.79, abs=0.01)
-    # the rating model's own variance components are those of the ratings, cell by cell
-    rated = RatedPairs.of(real_test_ratings)
-    expected = ExpectedCells(rated, rated.fit(), "system", 5.0)
-    for cell in ("all", "synthesized", *SYSTEMS):
-        low, high = table.loc[(cell, "lcc"), ["low", "high"]]
-        assert low < expected.values([cell], ("lcc",))[0, 0] < high
-    ranges = cell_ceilings(real_test_ratings, "score_range", metrics=("srcc",), n_resamples=200).set_index("cell")
-    assert (ranges["ceiling"] < table.loc[("all", "srcc"), "low"]).all()  # the cut lowers the ceiling
-    assert ranges.loc["<=5 all", "ceiling"] == pytest.approx(0.49, abs=0.02)
-
-
-def test_real_halves_agree_as_the_model_says(real_test_ratings):
-    """SRCC between two random halves of the raters, never fitted: drawn from the model against the ratings."""
-    rated = RatedPairs.of(real_test_ratings)
-    model, rng = rated.fit(), np.random.default_rng(0)
-    several, drawn = rated.n_ratings >= 2, []
-    for _ in range(40):
-        half = rated.n_ratings // 2 + (rated.n_ratings % 2) * rng.integers(2, size=len(several))
-        place = model.draw_places(rng)
-        first = model.draw_means(place, np.where(several, half, 1), rng)
-        second = model.draw_means(place, np.where(several, rated.n_ratings - half, 1), rng)
-        drawn.append([stats.spearmanr(first[rows], second[rows]).statistic for rows in
-                      [several, *(several & (rated.systems == system) for system in SYSTEMS)]])  # fmt: skip
-    expected, spread = np.mean(drawn, axis=0), np.std(drawn, axis=0)
-    for place, system in enumerate([None, *SYSTEMS]):
-        part = real_test_ratings if system is None else real_test_ratings[real_test_ratings["system"] == system]
-        observed = human_ceiling(part, n_splits=20, n_resamples=0).split_half_srcc
-        assert observed == pytest.approx(expected[place], abs=spread[place]), system
-
-
-def test_a_model_that_does_not_fit_is_marked():
-    """Natural pairs alike, listeners of two minds about each of them: noise that the other systems do not have."""
-    ratings = made(900)
-    natural = ratings["system"] == "natural"
-    split = np.random.default_rng(0).random(len(ratings)) < 0.5
-    split = np.where(split, 0, 10)
-    table = cell_ceilings(ratings.assign(rating=np.where(natural, split, ratings["rating"])), "system", n_resamples=200)
-    notes = table.set_index("cell")["note"].groupby("cell").first()
-    assert notes["natural"].startswith("rating model off: its lcc is ")
-    assert not cell_ceilings(ratings, "system", n_resamples=200)["note"].str.contains("model off").any()
-
-
-def test_real_cut_leaves_what_the_model_says(real_test_ratings):
-    """Shares of pairs below the cut, never fitted: the model against the ratings, for each system."""
-    rated = RatedPairs.of(real_test_ratings)
-    model = rated.fit()
-    expected = ExpectedCells(rated, model, "score_range", 5.0)
-    spread = expected.by_system(expected.sizes(), model.probabilities) * model.weights[expected.stratum][:, :, None]
-    share = spread[:, :, expected.means.mean <= 5].sum(axis=(1, 2)) / spread.sum(axis=(1, 2))
-    for unit, found in zip(expected.units, share, strict=True):
-        mean = rated.pairs.loc[rated.systems == unit, "mean_rating"]
-        assert found == pytest.approx((mean <= 5).mean(), abs=0.03)
+def test_real_ceilings(real_test_ratings, monkeypatch):
+    """The first edition's penalised-likelihood model gave these; AudioLDM's is the one that differs more (0.793)."""
+    monkeypatch.setattr(ceilings, "SIMULATED", 200_000)
+    table = cell_ceilings(real_test_ratings, "system", ("srcc",), n_resamples=0).set_index("cell")["ceiling"]
+    known = {"all": 0.793, "synthesized": 0.796, "natural": 0.723, "audioldm2": 0.790, "tango": 0.734, "tango2": 0.640}
+    for cell, value in known.items():
+        assert table[cell] == pytest.approx(value, abs=0.025), cell
+    assert table["audioldm"] == pytest.approx(0.793, abs=0.045)
+    ranges = cell_ceilings(real_test_ratings, "score_range", ("srcc",), n_resamples=0).set_index("cell")["ceiling"]
+    assert (ranges < table["all"]).all()  # the cut lowers the ceiling
+    assert ranges["<=5 all"] == pytest.approx(0.49, abs=0.03)
 
 
 def test_screened_ceilings(real_ratings):
     some = real_ratings[real_ratings["listener"].isin(sorted(real_ratings["listener"].unique())[:150])]
-    table = screened_ceilings({"REL": some}, by="overall", metrics=("lcc",), n_resamples=20)
+    table = screened_ceilings({"REL": some}, n_resamples=2)
     assert list(table.columns[:4]) == ["file", "screening", "listeners", "cell"]
+    table = table[(table["cell"] == "all") & (table["metric"] == "lcc")]
     before, after = (table[table["screening"] == name].iloc[0] for name in ("before", "after"))
-    assert before["listeners"] > after["listeners"]
-    assert before["n_ratings"] > after["n_ratings"]
+    assert before["listeners"] > after["listeners"] and before["n_ratings"] > after["n_ratings"]
     kept = relate.screen_listeners(some).ratings
     kept = kept[kept["split"] == "test"]
     assert after["ceiling"] == pytest.approx(human_ceiling(kept, n_splits=1, n_resamples=0).lcc_ceiling)
-    with pytest.raises(ValueError, match="REL: no ratings of the split 'dev'"):
-        screened_ceilings({"REL": some}, split="dev")
+    with pytest.raises(ValueError, match="REL: no ratings of the test split"):
+        screened_ceilings({"REL": some.assign(split="train")})
     with pytest.raises(ValueError, match="no files given"):
         screened_ceilings({})
 
 
-@pytest.mark.slow
-def test_three_files_before_and_after(whole_relate_root):
-    files = {name: relate.load_ratings(whole_relate_root / "scores" / f"{name}.csv") for name in ("REL", "IS", "OS")}
-    table = screened_ceilings(files, by="overall", n_resamples=100)
-    assert len(table) == 12
-    assert table["ceiling"].between(0.5, 0.95).all()
+# --- the homogeneous score ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def compared():
+    """Ratings by system, and two scores of them: one equally good everywhere, one that is noise below a mean of 5."""
+    ratings = made(1500, seed=2)
+    pairs = Rated.of(ratings).pairs
+    rng = np.random.default_rng(3)
+    pairs["target"] = pairs["mean_rating"] / 10
+    even = pairs["mean_rating"] + rng.normal(0, 2, len(pairs))
+    lame = np.where(pairs["mean_rating"] <= 5, rng.permutation(even), even)
+    scores = [pairs.assign(model=name, clap_score=score) for name, score in (("even", even), ("lame", lame))]
+    return ratings, pd.concat(scores, ignore_index=True)
+
+
+def test_a_score_that_fails_at_low_ratings_is_found_out(compared):
+    ratings, scores = compared
+    table = homogeneous_score(scores, ratings, n_simulations=40).set_index(["model", "cell"])
+    assert table.loc[("lame", "<=5 all"), "verdict"] == "less than expected"
+    for (model, cell), row in table.iterrows():
+        rows = scores[scores["model"] == model]
+        half = rows[rows["mean_rating"] <= 5] if cell.startswith("<=5") else rows[rows["mean_rating"] > 5]
+        if cell.endswith("all"):
+            expected = stats.spearmanr(half["clap_score"], half["mean_rating"]).statistic
+            assert row["value"] == pytest.approx(expected) and row["n"] == len(half)
+        assert row["low"] < row["expected"] < row["high"] and row["n_simulations"] == 40
+    # the cut takes correlation away from a score that is equally good everywhere
+    assert (table.loc["even", "expected"] < table.loc["even", "overall"]).all()
+
+
+def test_over_all_pairs_it_is_as_good_as_the_model_by_construction(compared):
+    ratings, scores = compared
+    table = homogeneous_score(scores, ratings, "system", n_simulations=5).set_index(["model", "cell"])
+    row = table.loc[("lame", "all")]
+    assert row["expected"] == pytest.approx(row["overall"], abs=2e-3) and row["note"] == "equal by construction"
+    again = homogeneous_score(scores, ratings.sample(frac=1, random_state=1), "system", n_simulations=5)
+    pd.testing.assert_frame_equal(again.set_index(["model", "cell"]), table)
+
+
+def test_the_ratings_must_be_those_of_the_targets(compared):
+    ratings, scores = compared
+    with pytest.raises(ValueError, match="scored pairs have no ratings"):
+        homogeneous_score(scores, ratings[ratings["audio"] != ratings["audio"].iloc[0]])
+    with pytest.raises(ValueError, match="targets are not a tenth"):
+        homogeneous_score(scores.assign(target=scores["target"] / 2), ratings)
+    single = ratings.drop_duplicates("audio")
+    mean = single.set_index("audio")["rating"]
+    alone = scores.assign(target=scores["audio"].map(mean) / 10, mean_rating=scores["audio"].map(mean))
+    table = homogeneous_score(alone, single, n_simulations=2)
+    assert (table["note"] != "").all() and table["expected"].isna().all()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from humanclap.evaluate import ResamplePlan, WeightedAuc, anchor_auc, bootstrap_statistic, swap_captions
+from humanclap.evaluate import ResamplePlan, anchor_auc, swap_captions
 
 
 def auc_by_loop(matched, mismatched) -> float:
@@ -42,8 +42,8 @@ def test_auc_interval_equals_a_plain_loop(scores, by_caption):
         groups = [None, None]
         matched, mismatched = np.sort(matched), np.sort(mismatched)
     found = anchor_auc(matched, mismatched, *groups, n_resamples=60, seed=8)
-    labels = [*groups[0], *groups[1]] if by_caption else None
-    plan = ResamplePlan.draw(labels, 85, 60, seed=8)
+    labels = [*groups[0], *groups[1]] if by_caption else range(85)
+    plan = ResamplePlan.draw(labels, 60, seed=8)
     both, first = np.concatenate([matched, mismatched]), np.arange(85) < 60
     samples = []
     for resample in range(60):
@@ -64,19 +64,10 @@ def test_auc_does_not_depend_on_the_order_of_the_scores(scores, by_caption):
 
 def test_auc_without_one_side_in_a_resample_is_counted():
     found = anchor_auc([2, 3, 4], [1], ["a", "b", "c"], ["d"], n_resamples=200)
-    plan = ResamplePlan.draw(list("abcd"), 4, 200)
+    plan = ResamplePlan.draw(list("abcd"), 200)
     one_sided = sum(set(plan.indices(b)) <= {3} or 3 not in plan.indices(b) for b in range(200))
     assert found.n_undefined == one_sided > 0
     assert (found.auc, found.low, found.high) == (1, 1, 1)
-
-
-def test_aucs_of_two_models_are_paired(scores):
-    matched, mismatched, *groups = scores
-    both, first = np.concatenate([matched, mismatched]), np.arange(85) < 60
-    plan = ResamplePlan.draw([*groups[0], *groups[1]], 85, 100)
-    same = WeightedAuc(both, first), WeightedAuc(2 * both + 1, first)  # AUC does not see a rising map
-    difference = bootstrap_statistic(lambda weights: same[0](weights) - same[1](weights), plan)
-    assert (difference.value, difference.low, difference.high) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
@@ -85,9 +76,9 @@ def test_aucs_of_two_models_are_paired(scores):
         (([1.0], []), "needs both sides, not 1 matched"),
         (([1, np.nan], [1, 2]), "matched holds 1 NaN"),
         (([1, 2], [1, 2], ["a", "b"]), "groups .captions. of both sides"),
-        (([1, 2], [1, 2], ["a", "b"], ["a"]), "mismatched_groups has 1 labels for 2 pairs"),
-        (([1, 2], [1, 2], "ab", ["a", "b"]), "matched_groups must have one dimension"),
-        (([1, 2], [1, 2], None, None, 10, "a"), "seed='a'"),
+        (([1, 2], [1, 2], ["a", "b"], ["a"]), "groups has 1 labels for 2 pairs"),
+        (([1, 2], [1, 2], "ab", ["a", "b"]), "groups must have one dimension"),
+        (([1, 2], [1, 2], None, None, 10, "a"), "seed must be a whole number of at least 0"),
     ],
 )
 def test_auc_bad_input_is_named(arguments, message):
@@ -96,18 +87,12 @@ def test_auc_bad_input_is_named(arguments, message):
 
 
 def make_pairs(n_captions=40, clips=3, repeats=1) -> pd.DataFrame:
-    rows = [
-        (f"{clip}/{c}.wav", f"caption {c // repeats}", 0.5)
-        for c in range(n_captions)
-        for clip in range(clips)
-    ]
+    rows = [(f"{clip}/{c}.wav", f"caption {c // repeats}", 0.5) for c in range(n_captions) for clip in range(clips)]
     return pd.DataFrame(rows, columns=["audio", "text", "target"], index=np.arange(len(rows)) * 3)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize(
-    "pairs", [make_pairs(), make_pairs(4, 3), make_pairs(2, 5), make_pairs(40, 3, repeats=10)]
-)
+@pytest.mark.parametrize("pairs", [make_pairs(), make_pairs(4, 3), make_pairs(2, 5), make_pairs(40, 3, repeats=10)])
 def test_swapped_captions_belong_to_no_clip_of_theirs(pairs, seed):
     swapped = swap_captions(pairs, seed=seed)
     assert (swapped["text"].to_numpy() != pairs["text"].to_numpy()).all()
@@ -122,7 +107,7 @@ def test_swapping_does_not_depend_on_the_order_of_the_rows():
     pairs = make_pairs()
     shuffled = swap_captions(pairs.sample(frac=1, random_state=0))
     pd.testing.assert_frame_equal(shuffled.sort_index(), swap_captions(pairs))
-    with pytest.raises(ValueError, match="seed='a'"):
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0"):
         swap_captions(pairs, "a")
 
 
@@ -144,7 +129,7 @@ def test_a_clip_with_two_captions_gets_neither():
         (pd.DataFrame({"audio": list("abc"), "text": ["x", "x", "y"]}), "2 rows have 'x'"),
         (pd.DataFrame({"audio": ["a"], "text": ["x"]}), "found no way"),
         (pd.DataFrame({"audio": ["a"]}), "pairs has no column text"),
-        (pd.DataFrame({"audio": ["a", "b"], "text": ["x", None]}), "without audio or text"),
+        (pd.DataFrame({"audio": ["a", "b"], "text": ["x", None]}), "rows have no text"),
     ],
 )
 def test_swaps_that_cannot_be(pairs, message):

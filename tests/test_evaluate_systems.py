@@ -11,7 +11,11 @@ from humanclap.evaluate import ResamplePlan, preferences, system_means
 from humanclap.evaluate.systems import ALL_SHARED, SYSTEMS_NOTE
 
 RELATE_PAIRS = [
-    "natural – audioldm", "natural – audioldm2", "natural – tango", "natural – tango2", "audioldm – tango2",
+    "natural – audioldm",
+    "natural – audioldm2",
+    "natural – tango",
+    "natural – tango2",
+    "audioldm – tango2",
     "audioldm2 – tango",
 ]
 
@@ -95,7 +99,7 @@ def test_halves_of_two_listeners_are_the_two_listeners(by_hand):
 
 def test_systems_that_share_captions_come_from_the_data(study):
     scores, ratings = study
-    found = preferences(scores, ratings, n_splits=5, n_resamples=50)
+    found = preferences(scores, ratings, n_resamples=50)
     for _, rows in found.groupby("model"):
         assert rows["systems"].tolist() == [*RELATE_PAIRS, ALL_SHARED]
         assert rows["n"].tolist() == [30] * 6 + [180]
@@ -119,7 +123,7 @@ def test_intervals_are_a_loop_over_resamples_with_seeds_averaged(study):
         by_score = items["audio_a"].map(score).to_numpy() - items["audio_b"].map(score).to_numpy()
         product = np.sign(by_score) * np.sign(items["target_a"] - items["target_b"])
         agree.append(product.map({1: 1.0, 0: 0.5, -1: 0.0}).to_numpy())
-    plan = ResamplePlan.draw(items["text"], len(items), 40, seed=6)
+    plan = ResamplePlan.draw(items["text"], 40, seed=6)
     samples = [np.mean([share[plan.indices(b)].mean() for share in agree]) for b in range(40)]
     row = found[(found["model"] == "a") & (found["systems"] == ALL_SHARED)].iloc[0]
     assert row["value"] == pytest.approx(np.mean(agree))
@@ -132,7 +136,7 @@ def test_the_order_of_the_rows_changes_nothing(study):
     scores, ratings = study
     key = ["model", "systems"]
     first, second = (
-        preferences(s, r, n_splits=4, n_resamples=30).sort_values(key, ignore_index=True)
+        preferences(s, r, n_resamples=30).sort_values(key, ignore_index=True)
         for s, r in ((scores, ratings), (scores.sample(frac=1, random_state=0), ratings.sample(frac=1, random_state=1)))
     )
     pd.testing.assert_frame_equal(first, second, rtol=0, atol=1e-12)
@@ -162,11 +166,21 @@ def test_means_are_weighted_by_captions_drawn(study):
     scores, _ = study
     found = system_means(scores, n_resamples=30, seed=2)
     assert list(found.columns) == [
-        "model", "system", "score", "score_low", "score_high", "rating", "rating_low", "rating_high", "n", "n_seeds",
-        "seed_sd", "note",
+        "model",
+        "system",
+        "score",
+        "score_low",
+        "score_high",
+        "rating",
+        "rating_low",
+        "rating_high",
+        "n",
+        "n_seeds",
+        "seed_sd",
+        "note",
     ]
     run = scores[scores["model"] == "b"].reset_index(drop=True)
-    plan = ResamplePlan.draw(run["text"], len(run), 30, seed=2)
+    plan = ResamplePlan.draw(run["text"], 30, seed=2)
     resamples = [run.iloc[plan.indices(b)] for b in range(30)]
     for row in found[found["model"] == "b"].itertuples():
         rows = run[run["system"] == row.system]
@@ -205,7 +219,7 @@ def test_people_agree_more_than_by_chance_on_real_ratings(real_ratings):
     pairs = relate.aggregate_pairs(kept)
     train, test = (pairs[pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
     people = test.assign(model="people", clap_score=test["target"])
-    found = preferences(people, kept[kept["split"] == "test"], train, n_splits=10, n_resamples=200)
+    found = preferences(people, kept[kept["split"] == "test"], train, n_resamples=200)
     assert found["systems"].tolist() == [*RELATE_PAIRS, ALL_SHARED]
     assert (found["half_low"] > 0.5).all()
     # natural is above each system in train, so the floor says natural: people's own preference for it

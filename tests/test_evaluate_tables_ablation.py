@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from differences import differences as differences_from
 from scipy import stats
 from test_evaluate_tables import make_pairs
 
-from humanclap.evaluate import ResamplePlan, ablation, compare_models, correlations, holm
+from humanclap.evaluate import ResamplePlan, ablation, correlations, holm
 
 B = 80
 
@@ -39,8 +40,9 @@ def table(pairs):
 def differences(table, pairs, rows, seeds, model="wsce+mae", reference="mae") -> np.ndarray:
     target = pairs["target"].to_numpy()[rows]
     of = table.groupby(["model", "training_seed"])["clap_score"]
-    values = {m: [correlations(of.get_group((m, s)).to_numpy()[rows], target).srcc for s in seeds]
-              for m in (model, reference)}
+    values = {
+        m: [correlations(of.get_group((m, s)).to_numpy()[rows], target).srcc for s in seeds] for m in (model, reference)
+    }
     return np.subtract(values[model], values[reference])
 
 
@@ -62,9 +64,9 @@ def test_both_uncertainties_equal_a_plain_loop(table, pairs, model, reference):
     assert row["note"] == "" and row["n"] == len(pairs)
 
 
-def test_it_is_the_paired_difference_of_compare_models(table):
+def test_it_is_the_paired_difference_of_differences(table):
     two = table[table["model"].isin(["mae", "wsce+mae"])]
-    one = compare_models(two, "mae", by="score_range", n_resamples=10_000).set_index("cell")
+    one = differences_from(two, "mae", "score_range", n_resamples=10_000).set_index("cell")
     found = ablation(two, pairs=[("wsce+mae", "mae")], by="score_range", n_resamples=10_000).set_index("cell")
     columns = ["difference", "low", "high", "p", "n", "n_constant"]
     pd.testing.assert_frame_equal(found[columns], one[columns])

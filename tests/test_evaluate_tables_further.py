@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from differences import differences
 from scipy import stats
 from test_evaluate_tables import make_pairs, make_table
 
-from humanclap.evaluate import ablation, breakdown, compare_models, paper_table, render_table
-from humanclap.evaluate.captions import is_temporal, n_events, n_words
-from humanclap.evaluate.cells import BREAKDOWNS, make_cells
-from humanclap.evaluate.further_cells import FURTHER
+from humanclap.evaluate import ablation, breakdown, paper_table, render_table
+from humanclap.evaluate.cells import BREAKDOWNS, FURTHER, is_temporal, make_cells, n_events, n_words
 
 B = 40
 CELLS = {
@@ -68,7 +67,7 @@ def test_each_cell_holds_its_pairs_and_each_pair_stands_once(table, by):
 
 @pytest.mark.parametrize("by", FURTHER)
 def test_every_function_of_tables_takes_them(table, by):
-    assert list(compare_models(table, "laion", by=by, n_resamples=B)["cell"].unique()) == CELLS[by]
+    assert list(differences(table, "laion", by=by, n_resamples=B)["cell"].unique()) == CELLS[by]
     found = paper_table(table, by, "laion", n_resamples=10_000)
     assert (found["family"] == by).all() and list(found["cell"].unique()) == CELLS[by]
     for kind in ("markdown", "latex"):
@@ -103,7 +102,8 @@ def test_a_data_set_of_means_has_no_cells_by_ratings_and_says_so(table):
         ("n_ratings", lambda t: t.drop(columns="n_ratings"), "needs the column n_ratings: aggregate_pairs"),
         ("rating_std", lambda t: t.drop(columns="rating_std"), "needs the column rating_std"),
         (
-            "n_ratings", lambda t: t.assign(n_ratings=t["n_ratings"].where(t["audio"] != t["audio"][0])),
+            "n_ratings",
+            lambda t: t.assign(n_ratings=t["n_ratings"].where(t["audio"] != t["audio"][0])),
             "1 of 180 pairs have no n_ratings",
         ),
         ("rating_std", lambda t: t.assign(rating_std=np.nan), "pairs with several ratings have no rating_std"),
@@ -164,5 +164,5 @@ def test_cells_of_real_pairs_hold_each_pair_once(real_ratings):
 
 
 def test_an_unknown_breakdown_lists_them_all(table):
-    with pytest.raises(ValueError, match="unknown breakdown 'mood'. Available: " + ", ".join(BREAKDOWNS)):
+    with pytest.raises(ValueError, match="by must be one of " + ", ".join(BREAKDOWNS)):
         breakdown(table, by="mood")

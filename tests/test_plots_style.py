@@ -14,7 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from humanclap import plots
-from humanclap.evaluate.screening import HALVES, OTHERS
+from humanclap.evaluate.screening import ALL_LEFT, COMMON
 from humanclap.plots import style
 
 CLIPS = {f"clip {i}, {'a long name ' * i}": np.random.default_rng(i).normal(0, 0.1, 8000) for i in range(5)}
@@ -80,7 +80,7 @@ FIGURES = {
     "screening_effect": lambda: plots.screening_effect(tables.rule_table().dropna(), 2.0),
     "screening_rules": lambda: plots.screening_rules(tables.rule_table()),
     "screening_rules, two measures": lambda: plots.screening_rules(
-        tables.pd.concat([tables.rule_table().assign(measure=name) for name in (HALVES, OTHERS)])
+        tables.pd.concat([tables.rule_table().assign(measure=name) for name in (ALL_LEFT, COMMON)])
     ),
     "spectrograms": lambda: plots.spectrograms(CLIPS, 8000),
     "system_means": lambda: plots.system_means(tables.system_table()),

@@ -325,8 +325,8 @@ def test_tables_run_on_a_set_without_systems_and_mark_what_they_cannot_fill(tmp_
     assert by_system.loc[("good", "all"), "value"] == whole
     halves = evaluate.breakdown(scores, by="score_range", **settings)
     assert set(halves.loc[halves["cell"].isin(["<=5 natural", ">5 synthesized"]), "note"]) == {"no system known"}
-    gains = evaluate.compare_models(scores, "noise", metrics=("srcc",), **settings)
-    assert gains["difference"].notna().all()
+    gains = evaluate.paper_table(scores, "overall", "noise", metrics=("srcc",), correct=False, **settings)
+    assert gains.set_index("model")["difference"].notna().to_dict() == {"good": True, "noise": False}
 
 
 @pytest.mark.parametrize("means", [False, True], ids=["single ratings", "means"])
@@ -352,7 +352,7 @@ def test_every_analysis_runs_or_says_what_it_lacks(tmp_path, means):
     if means:
         for analysis in (evaluate.cell_ceilings, evaluate.human_ceiling, evaluate.ceiling_table):
             with pytest.raises(
-                TypeError, match="ratings must be a DataFrame, not NoneType. A set that holds only means"
+                TypeError, match="these are no ratings: a set that holds only means"
             ):
                 analysis(found.ratings)
     else:
@@ -365,7 +365,7 @@ def test_floor_ceiling_and_split_run_on_them(tmp_path):
     found = load_rated_set(tmp_path)
     train, test = (found.pairs[found.pairs["split"] == split] for split in ("train", "test"))
     floors = evaluate.blind_baselines(train, test)
-    assert set(floors["predictor"]) == {"constant", "words", "words+temporal"} and set(floors["subset"]) == {"all"}
+    assert set(floors["predictor"]) == {"constant", "words", "words+temporal", "ridge on caption"} and set(floors["subset"]) == {"all"}
     ceiling = evaluate.human_ceiling(found.ratings[found.ratings["split"] == "test"], n_resamples=50)
     assert ceiling.n_pairs == 12 and ceiling.n_ratings == 36 and 0 <= ceiling.reliability <= 1
     assert evaluate.ceiling_table(found.ratings, n_resamples=0)["subset"].tolist() == ["all"]

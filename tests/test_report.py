@@ -195,7 +195,7 @@ def test_references_are_the_means_of_their_parts(tmp_path):
 def test_no_floor_where_prompts_cannot_be_dealt_out_and_it_says_why():
     pairs = pd.DataFrame({"audio": ["a", "b", "c"], "text": ["x", "x", "x"], "system": "one"})
     swapped = report.other_prompts(pairs)
-    assert swapped.empty and "no caption may stand in more than half" in swapped.attrs["note"]
+    assert swapped.empty and "no caption may be in more than half" in swapped.attrs["note"]
     scores = table(n_prompts=1, clips=3, systems=("one",))
     found = report.references(swapped)
     assert np.isnan(found["mean"][0]) and "more than half" in found["note"][0]

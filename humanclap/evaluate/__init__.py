@@ -1,50 +1,47 @@
 """What a score is worth: correlations, intervals, the paper's tables, ceilings, floors and controls."""
 
-from .ablation import ablation
 from .agreement import HumanCeiling, ceiling_table, human_ceiling
 from .bootstrap import (
     BootstrapCorrelations,
     Comparison,
-    Interval,
+    Correlations,
+    MeanInterval,
+    ResamplePlan,
     bootstrap_correlations,
     bootstrap_samples,
-    bootstrap_statistic,
     compare,
+    correlations,
+    holm,
+    mean_interval,
+    paired_p,
+    percentile_interval,
+    two_sided_p,
 )
 from .calibration import MAPS, calibrate, calibrated_scores, fit_map, reliability_curve
-from .cell_ceilings import cell_ceilings, screened_ceilings
-from .controls import AnchorAuc, WeightedAuc, anchor_auc, swap_captions
-from .correlation import METRICS, Correlations, correlations
-from .floors import blind_baselines, blind_predictions
-from .halves import halves_by_raters
-from .homogeneous import homogeneous_score
-from .intervals import INTERVALS, bca_interval, percentile_interval
-from .listeners import listener_habits
-from .listening import CONTROLS, listening_table
-from .paper_tables import paper_table
-from .partial import partial_srcc
+from .ceilings import cell_ceilings, homogeneous_score, screened_ceilings
+from .cells import BREAKDOWNS
+from .floors import Floor, blind_baselines, blind_predictions, strongest_blind
+from .listening import CONTROLS, AnchorAuc, anchor_auc, listening_table, swap_captions
 from .render import render_table, write_table
-from .resamples import ResamplePlan
-from .rules import (
+from .screening import (
     Rule,
-    agreement_screening,
-    agreement_weights,
     anchor_rule,
     default_rules,
+    listener_habits,
+    near_another,
     no_screening,
     relate_rule,
-    straight_lining,
+    screening_agreement,
+    screening_rules,
     z_scores,
 )
-from .screening import screening_agreement, screening_effect, screening_rules
-from .significance import holm, two_sided_p
 from .systems import SYSTEMS_NOTE, preferences, system_means
-from .tables import breakdown, compare_models
-from .weighted import WeightedCorrelations
+from .tables import ablation, breakdown, paper_table
+from .weighted import METRICS, WeightedCorrelations
 
 __all__ = [
+    "BREAKDOWNS",
     "CONTROLS",
-    "INTERVALS",
     "MAPS",
     "METRICS",
     "SYSTEMS_NOTE",
@@ -52,42 +49,38 @@ __all__ = [
     "BootstrapCorrelations",
     "Comparison",
     "Correlations",
+    "Floor",
     "HumanCeiling",
-    "Interval",
+    "MeanInterval",
     "ResamplePlan",
     "Rule",
-    "WeightedAuc",
     "WeightedCorrelations",
     "ablation",
-    "agreement_screening",
-    "agreement_weights",
     "anchor_auc",
     "anchor_rule",
-    "bca_interval",
     "blind_baselines",
     "blind_predictions",
     "bootstrap_correlations",
     "bootstrap_samples",
-    "bootstrap_statistic",
     "breakdown",
     "calibrate",
     "calibrated_scores",
     "ceiling_table",
     "cell_ceilings",
     "compare",
-    "compare_models",
     "correlations",
     "default_rules",
     "fit_map",
-    "halves_by_raters",
     "holm",
     "homogeneous_score",
     "human_ceiling",
     "listener_habits",
     "listening_table",
+    "mean_interval",
+    "near_another",
     "no_screening",
+    "paired_p",
     "paper_table",
-    "partial_srcc",
     "percentile_interval",
     "preferences",
     "relate_rule",
@@ -95,9 +88,8 @@ __all__ = [
     "render_table",
     "screened_ceilings",
     "screening_agreement",
-    "screening_effect",
     "screening_rules",
-    "straight_lining",
+    "strongest_blind",
     "swap_captions",
     "system_means",
     "two_sided_p",

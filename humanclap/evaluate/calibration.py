@@ -1,4 +1,4 @@
-"""Calibration: what a score of 0.6 means on people's scale, and how far a map fitted elsewhere brings it there."""
+"""Calibration: what a score of 0.6 means on people's scale, and how far a map fitted elsewhere gets it there."""
 
 from __future__ import annotations
 
@@ -7,15 +7,11 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 
-from .bootstrap import bootstrap_samples
-from .cells import MIN_PAIRS
-from .checks import PAIR, as_pair, check_level, listed, whole_number
-from .groups import own_groups
-from .intervals import percentile_interval
-from .resamples import ResamplePlan
-from .seeds import averaged, partners
+from humanclap.checks import choice, listed, whole_number
+
+from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, percentile_interval, seed_sd
+from .inputs import FEW, MIN_PAIRS, SEED, Wide, as_pair, group_codes, own_groups, pair_index, partners, widen
 from .weighted import WeightedCorrelations
-from .wide import SEED, Wide, widen
 
 MAPS = ("none", "linear", "isotonic")
 
@@ -25,9 +21,10 @@ def fit_map(score, target, kind: str) -> Callable[[np.ndarray], np.ndarray]:
 
     kind: "none" (scores as they are), "linear" (a + b · score, cut off at 0 and 1) or "isotonic" (the best
     non-decreasing step function, linear between its steps, constant outside the scores seen; scikit-learn's
-    `IsotonicRegression`). A constant score is mapped to the mean target by the last two. ValueError for another
-    kind, NaN, unequal lengths.
+    `IsotonicRegression`). A constant score is mapped to the mean target by the last two. ValueError for another kind,
+    NaN, unequal lengths.
     """
+    choice(kind, "map", MAPS)
     score, target = as_pair(score, target)
     if kind == "none":
         return lambda values: np.asarray(values, dtype=float)
@@ -35,86 +32,74 @@ def fit_map(score, target, kind: str) -> Callable[[np.ndarray], np.ndarray]:
         variance = np.mean((score - score.mean()) ** 2)
         slope = np.mean((score - score.mean()) * (target - target.mean())) / variance if np.ptp(score) > 0 else 0.0
         return lambda values: np.clip(target.mean() + slope * (np.asarray(values, float) - score.mean()), 0, 1)
-    if kind == "isotonic":
-        from sklearn.isotonic import IsotonicRegression
+    from sklearn.isotonic import IsotonicRegression
 
-        return IsotonicRegression(y_min=0, y_max=1, increasing=True, out_of_bounds="clip").fit(score, target).predict
-    raise ValueError(f"unknown map {kind!r}. Available: {listed(MAPS)}")
+    fitted = IsotonicRegression(y_min=0, y_max=1, increasing=True, out_of_bounds="clip").fit(score, target)
+    return lambda values: fitted.predict(np.array(values, dtype=float))  # a copy: it may be read-only
 
 
-def calibrated_scores(
-    validation_scores: pd.DataFrame, test_scores: pd.DataFrame, kind: str, score: str = "clap_score",
-    model: str = "model",
-) -> pd.DataFrame:
+def calibrated_scores(validation_scores: pd.DataFrame, test_scores: pd.DataFrame, kind: str) -> pd.DataFrame:
     """`test_scores` with each run's scores mapped by `fit_map` as fitted on its own `validation_scores`.
 
     Rows, order and index are kept. Arguments and errors: as `calibrate`.
     """
-    fitted, test = _both(validation_scores, test_scores, score, model)
-    pair = pd.MultiIndex.from_frame(test.pairs[PAIR]).get_indexer(pd.MultiIndex.from_frame(test_scores[PAIR]))
+    fitted, test = _both(validation_scores, test_scores)
+    pair = pair_index(test.pairs).get_indexer(pair_index(test_scores))
     values = np.full(len(test_scores), np.nan)
     for (name, seed), mapped in zip(test.runs, _mapped(fitted, test, kind), strict=True):
-        rows = (test_scores[model] == name).to_numpy()
+        rows = (test_scores["model"] == name).to_numpy()
         if seed is not None:
-            rows &= (test_scores[SEED] == seed).to_numpy()
+            rows = rows & (test_scores[SEED] == seed).to_numpy()
         values[rows] = mapped[pair[rows]]
-    return test_scores.assign(**{score: values})
+    return test_scores.assign(clap_score=values)
 
 
 def calibrate(
-    validation_scores: pd.DataFrame,
-    test_scores: pd.DataFrame,
-    score: str = "clap_score",
-    model: str = "model",
-    n_resamples: int = 2000,
-    seed: int = 0,
-    level: float = 0.95,
+    validation_scores: pd.DataFrame, test_scores: pd.DataFrame, n_resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """MSE of each model's scores as they are, and mapped by what was fitted on validation pairs only.
 
     Args:
-        validation_scores, test_scores: long score tables of the same models (and training seeds) on two sets of
-            pairs; no pair may stand in both.
+        validation_scores, test_scores: long score tables of the same models (and training seeds) on two sets of pairs;
+            no pair may be in both.
 
     Returns:
-        One row a model and map (`MAPS`): model, map, mse with low and high, srcc (a linear map with a rising slope
+        One row per model and map (`MAPS`): model, map, mse with low and high, srcc (a linear map with a rising slope
         leaves it as it is, but for ties where it is cut off at 0 or 1; an isotonic one makes ties), constant_mse (of
-        the validation pairs' mean target: what no score is needed for), difference (mse - constant_mse; below zero
-        the score is worth something), difference_low, difference_high, n, n_validation, n_seeds, seed_sd (of the
-        mse), note. Captions are resampled, the same for all; several training seeds are averaged. Maps stay as
-        fitted: the intervals are of the test pairs alone. Fewer than 4 test pairs: NaN and a note.
+        the validation pairs' mean target: what no score is needed for), difference (mse - constant_mse; below zero the
+        score is worth something), difference_low, difference_high, n, n_validation, n_seeds, seed_sd (of the mse),
+        note. Captions are resampled, the same for all; several training seeds are averaged. Maps stay as fitted: the
+        intervals are of the test pairs alone. Fewer than 4 test pairs: NaN and a note.
 
     Raises:
         ValueError: as `widen` does for both tables; another model or seed in the one than in the other; pairs in both.
     """
-    check_level(level)
-    fitted, test = _both(validation_scores, test_scores, score, model)
-    plan = ResamplePlan.draw(test.pairs["text"], len(test.pairs), n_resamples, seed)
-    constant = np.full((1, len(test.pairs)), fitted.target.mean())
-    n = len(test.pairs)
-    few = f"fewer than {MIN_PAIRS} pairs" if n < MIN_PAIRS else ""
+    fitted, test = _both(validation_scores, test_scores)
+    n = len(test.target)
+    plan = ResamplePlan.draw(test.pairs["text"], n_resamples, seed)
+    constant = np.full((1, n), fitted.target.mean())
     rows = []
     for kind in MAPS:
         engine = WeightedCorrelations(np.vstack([_mapped(fitted, test, kind), constant]), test.target, ("srcc", "mse"))
         whole = {metric: values[:, 0] for metric, values in engine(np.ones((n, 1), np.float32)).items()}
-        if few:
+        if n < MIN_PAIRS:
             whole = {metric: np.full_like(values, np.nan) for metric, values in whole.items()}
         samples = bootstrap_samples(lambda weights, engine=engine: engine(weights)["mse"], plan)
+        reference = Estimate(whole["mse"][-1], samples[-1])
         for name in test.models:
             runs = test.rows(name)
-            found = averaged(whole["mse"][runs], samples[runs], level)
-            gain = averaged(whole["mse"][runs] - whole["mse"][-1], samples[runs] - samples[-1], level)
-            srcc = float(whole["srcc"][runs].mean())
-            row = {model: name, "map": kind, "mse": found.value, "low": found.low, "high": found.high, "srcc": srcc}
-            row |= {"constant_mse": float(whole["mse"][-1]), "difference": gain.value}
-            row |= {"difference_low": gain.low, "difference_high": gain.high}
-            row |= {"n": n, "n_validation": len(fitted.target), "n_seeds": found.n_seeds, "seed_sd": found.seed_sd}
-            rows.append(row | {"note": few or ("" if np.isfinite(srcc) else "constant: the map or score says nothing")})
-    return pd.DataFrame(sorted(rows, key=lambda row: test.models.index(row[model])))
+            found, srcc = Estimate.mean(whole["mse"][runs], samples[runs]), float(whole["srcc"][runs].mean())
+            gain = found - reference
+            row = {"model": name, "map": kind, "mse": found.value, **found.row(), "srcc": srcc}
+            row |= {"constant_mse": reference.value, "difference": gain.value, **gain.row("difference_")}
+            row |= {"n": n, "n_validation": len(fitted.target), "n_seeds": len(runs)}
+            note = "" if np.isfinite(srcc) else "constant: the map or score says nothing"
+            rows.append(row | {"seed_sd": seed_sd(whole["mse"][runs]), "note": FEW if n < MIN_PAIRS else note})
+    return pd.DataFrame(sorted(rows, key=lambda row: test.models.index(row["model"])))
 
 
 def reliability_curve(
-    score, target, bins: int = 10, groups=None, n_resamples: int = 1000, seed: int = 0, level: float = 0.95
+    score, target, bins: int = 10, groups=None, n_resamples: int = 1000, seed: int = 0
 ) -> pd.DataFrame:
     """A reliability diagram: mean target [0, 1] of the pairs whose scores [N] lie in each of some quantile bins.
 
@@ -126,33 +111,32 @@ def reliability_curve(
     """
     score, target = as_pair(score, target)
     bins = whole_number(bins, "bins", 1)
-    check_level(level)
     edges = np.unique(np.quantile(score, np.arange(1, bins) / bins))
     number = np.unique(np.searchsorted(edges, score, side="left"), return_inverse=True)[1]
-    groups = own_groups(target, score) if groups is None else groups
-    plan = ResamplePlan.draw(groups, len(score), n_resamples, seed)
+    plan = ResamplePlan.draw(
+        own_groups(target, score) if groups is None else group_codes(groups, len(score)), n_resamples, seed
+    )
     rows = []
     for place in range(number.max() + 1):
         chosen = number == place
         n, inside = int(chosen.sum()), target[chosen]
         with np.errstate(invalid="ignore"):  # no pair of the bin in a resample: 0 / 0 is NaN
-            samples = [inside @ w / w.sum(axis=0) for _, w in plan.chunks(chosen)]
-        enough = n >= MIN_PAIRS
-        low, high = percentile_interval(np.concatenate(samples), level) if enough else (np.nan, np.nan)
+            samples = bootstrap_samples(lambda w, inside=inside: inside @ w / w.sum(axis=0), plan, chosen)
+        low, high = percentile_interval(samples) if n >= MIN_PAIRS else (np.nan, np.nan)
         row = {"bin": place + 1, "score_low": score[chosen].min(), "score_high": score[chosen].max()}
         row |= {"score": score[chosen].mean(), "target": inside.mean(), "low": low, "high": high, "n": n}
-        rows.append(row | {"note": "" if enough else f"fewer than {MIN_PAIRS} pairs"})
+        rows.append(row | {"note": "" if n >= MIN_PAIRS else FEW})
     return pd.DataFrame(rows)
 
 
-def _both(validation_scores: pd.DataFrame, test_scores: pd.DataFrame, score: str, model: str) -> tuple[Wide, Wide]:
-    """Both tables, one row a pair, with the runs of the validation table in the order of the test table's."""
-    validation, test = (widen(table, score, model, []) for table in (validation_scores, test_scores))
-    both = pd.MultiIndex.from_frame(validation.pairs[PAIR]).intersection(pd.MultiIndex.from_frame(test.pairs[PAIR]))
+def _both(validation_scores: pd.DataFrame, test_scores: pd.DataFrame) -> tuple[Wide, Wide]:
+    """Both tables, one row per pair, with the runs of the validation table in the order of the test table's."""
+    validation, test = widen(validation_scores), widen(test_scores)
+    both = pair_index(validation.pairs).intersection(pair_index(test.pairs))
     if len(both):
         raise ValueError(
-            f"{len(both)} pairs stand in validation and in test, for instance {tuple(both[0])}: a map must not be "
-            "fitted on what it is judged by"
+            f"{len(both)} pairs are in validation and in test, for instance {tuple(both[0])}: a map must not be fitted on "
+            "what it is judged by"
         )
     order = partners(test, validation, "test_scores", "validation_scores")
     missing = [name for name in validation.models if name not in test.models]

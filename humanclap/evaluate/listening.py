@@ -1,4 +1,4 @@
-"""Does it listen? Every control of every model in one table, on captions resampled together."""
+"""Does a score listen? It should fall where the caption does not belong to the clip."""
 
 from __future__ import annotations
 
@@ -7,17 +7,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pandas as pd
 
-from .bootstrap import bootstrap_samples
-from .cells import MIN_PAIRS, known_systems
-from .checks import PAIR, check_level, listed, need_columns
-from .controls import WeightedAuc
-from .floors import caption_features
-from .partial import WeightedPartialSrcc
-from .resamples import ResamplePlan
-from .seeds import averaged, partners
-from .weighted import WeightedCorrelations
-from .wide import SEED, Wide, widen
+from humanclap.checks import need_columns, whole_number
 
+from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, seed_sd
+from .cells import known_systems
+from .floors import caption_features
+from .inputs import FEW, MIN_PAIRS, PAIR, SEED, Wide, as_vector, group_codes, own_groups, pair_index, partners, widen
+from .weighted import WeightedAuc, WeightedCorrelations, WeightedPartialSrcc
+
+MAX_ROUNDS = 200
 TRUE = "SRCC"
 PARTIAL = "partial SRCC"
 PARTIAL_TEMPORAL = "partial SRCC, temporal words too"
@@ -30,175 +28,219 @@ CLIP_ANCHORS = "same clip: own caption above anchor's"
 CONTROLS = (TRUE, PARTIAL, PARTIAL_TEMPORAL, SWAPPED, DROP, AUC_SWAPPED, CLIP_SWAPPED, AUC_ANCHORS, CLIP_ANCHORS)
 
 
+@dataclass(frozen=True)
+class AnchorAuc:
+    """AUC of matched against mismatched pairs: `auc` in [0, 1], 0.5 is chance, with its 95 % interval.
+
+    n_undefined: resamples without a matched or without a mismatched pair, left out of the interval.
+    """
+
+    auc: float
+    low: float
+    high: float
+    n_matched: int
+    n_mismatched: int
+    n_resamples: int
+    n_undefined: int
+
+
+def anchor_auc(
+    matched, mismatched, matched_groups=None, mismatched_groups=None, n_resamples: int = 2000, seed: int = 0
+) -> AnchorAuc:
+    """Probability that a matched pair scores above a mismatched one, a tie counting half, with its interval.
+
+    AUC = (#{matched > mismatched} + #{equal} / 2) / (n_matched · n_mismatched), from the scores of matched [N] and
+    mismatched [K] pairs (RELATE's anchors, or swapped captions). The groups are their captions: both given, captions
+    are resampled with all their pairs on both sides; neither, pairs are. ValueError for NaN or infinite scores, an
+    empty side, only one of the groups, groups that are not one per pair.
+    """
+    matched, mismatched = as_vector(matched, "matched"), as_vector(mismatched, "mismatched")
+    if not len(matched) or not len(mismatched):
+        raise ValueError(f"an AUC needs both sides, not {len(matched)} matched, {len(mismatched)} mismatched")
+    if (matched_groups is None) != (mismatched_groups is None):
+        raise ValueError("give the groups (captions) of both sides, or of neither")
+    scores = np.concatenate([matched, mismatched])
+    is_matched = np.arange(len(scores)) < len(matched)
+    if matched_groups is None:
+        groups = own_groups(~is_matched, scores)
+    else:
+        group_codes(matched_groups, len(matched)), group_codes(mismatched_groups, len(mismatched))
+        groups = np.concatenate([np.asarray(side, dtype=object) for side in (matched_groups, mismatched_groups)])
+    plan, auc = ResamplePlan.draw(groups, n_resamples, seed), WeightedAuc(scores, is_matched)
+    found = Estimate(float(auc(np.ones((len(scores), 1)))[0]), bootstrap_samples(auc, plan))
+    return AnchorAuc(found.value, *found.ends(), len(matched), len(mismatched), plan.n_resamples, found.n_undefined)
+
+
+def swap_captions(pairs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+    """The same pairs with their captions dealt out anew, so that no clip has a caption that is its own.
+
+    A permutation of `text` among the rows: each caption is used as often as before, and no row gets a text that is
+    paired with its `audio` anywhere in `pairs`. The text it had is kept as `original_text`; ratings and targets stay
+    with the clip, so a score that listens to the pair must fall against them. Rows, index and order are kept, and a
+    pair gets the same caption whatever the order. ValueError for missing columns or captions, a seed that is no whole
+    number of at least 0, or where no such dealing was found (one caption for over half the rows).
+    """
+    rng = np.random.default_rng(whole_number(seed, "seed"))
+    need_columns(pairs, "pairs", PAIR, filled=True)
+    codes = np.stack([pd.factorize(pairs[column], sort=True)[0].astype(np.int64) for column in PAIR])
+    order = np.lexsort(codes[::-1])  # dealt in the order of audio and text: the rows' own does not matter
+    audio, text = codes[:, order]
+    n_texts = int(text.max(initial=0)) + 1
+    own = np.unique(audio * n_texts + text)
+
+    def is_own(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
+        return np.isin(audio[rows] * n_texts + text[source], own)
+
+    everyone = np.arange(len(pairs))
+    source = rng.permutation(len(pairs))
+    for _ in range(MAX_ROUNDS):
+        wrong = rng.permutation(everyone[is_own(everyone, source)])
+        if not len(wrong):
+            break
+        for row in wrong:  # trade with a random row such that both end up with a caption that is not theirs
+            here, there = source[row], source[everyone]
+            fits = ~is_own(np.full(len(pairs), row), there) & ~is_own(everyone, np.full(len(pairs), here))
+            if fits.any():
+                other = rng.choice(everyone[fits])
+                source[row], source[other] = source[other], source[row]
+    if is_own(everyone, source).any():
+        most = pairs["text"].value_counts()
+        raise ValueError(
+            f"found no way to deal {len(pairs)} captions so that no clip keeps its own: {most.iloc[0]} rows have "
+            f"{most.index[0]!r}; no caption may be in more than half of the rows"
+        )
+    original = pairs["text"].to_numpy(object)
+    swapped = original.copy()
+    swapped[order] = original[order[source]]
+    return pairs.assign(original_text=original, text=swapped)
+
+
 @dataclass
 class _Table:
     """Rows as they come: values [R] and samples [R, B] of every run, written down for each model."""
 
     wide: Wide
-    model: str
-    level: float
     rows: list[dict] = field(default_factory=list)
 
     def add(self, control: str, values, samples, n: int, note: str = "", of: Wide | None = None) -> None:
         """`of`: whose runs the values are of, where some of the table's models may be missing."""
         of = of or self.wide
         for name in self.wide.models:
-            row = {self.model: name, "control": control}
+            row = {"model": name, "control": control}
             if name not in of.models:
-                row |= dict.fromkeys(("value", "low", "high", "seed_sd"), np.nan)
-                row |= {"n": 0, "n_undefined": 0, "n_seeds": 0, "note": "not scored with these captions"}
+                row |= dict.fromkeys(("value", "low", "high"), np.nan)
+                row |= {"n": 0, "n_undefined": 0, "n_seeds": 0, "seed_sd": np.nan}
+                row["note"] = "not scored with these captions"
             else:
-                of_model = of.rows(name)
-                found = averaged(values[of_model], samples[of_model], self.level)
+                runs = of.rows(name)
+                found = Estimate.mean(values[runs], samples[runs])
                 undefined = "" if np.isfinite(found.value) else "undefined: nothing varies, or nothing is left"
-                row |= {**found.as_dict(), "n": n, "note": note if np.isfinite(found.value) else note or undefined}
+                row |= {"value": found.value, **found.row(), "n": n, "n_undefined": found.n_undefined}
+                row |= {"n_seeds": len(runs), "seed_sd": seed_sd(values[runs]), "note": note or undefined}
             self.rows.append(row)
 
     def to_frame(self) -> pd.DataFrame:
-        columns = [self.model, "control", "value", "low", "high", "n", "n_undefined", "n_seeds", "seed_sd", "note"]
-        place = {name: i for i, name in enumerate(self.wide.models)}
-        return pd.DataFrame(sorted(self.rows, key=lambda row: place[row[self.model]]), columns=columns)
+        return pd.DataFrame(sorted(self.rows, key=lambda row: self.wide.models.index(row["model"])))
 
 
 def listening_table(
     scores: pd.DataFrame,
     swapped: pd.DataFrame | None = None,
     anchors: pd.DataFrame | None = None,
-    score: str = "clap_score",
-    model: str = "model",
     matched: str | None = "natural",
     n_resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """Whether each model listens: SRCC with what a blind guess knows taken out, with other captions, and anchors.
 
     Args:
-        scores: the long score table of the test pairs with their own captions (`target` 0 to 1; where they are
-            known, `system` and `training_seed`). A blind predictor may stand in it as a model: its partial SRCC is
-            what the covariates leave of a guess that never listens, and the others' must be above that.
-        swapped: the long score table of `swap_captions(pairs)`, with its `original_text`: the same pairs, each
-            clip with another clip's caption. None: no such rows.
+        scores: the long score table of the test pairs with their own captions (`target` 0 to 1; where they are known,
+            `system` and `training_seed`). A blind predictor may be in it as a model: its partial SRCC is what the
+            covariates leave of a guess that never listens, and the others' must be above that.
+        swapped: the long score table of `swap_captions(pairs)`, with its `original_text`: the same pairs, each clip with
+            another clip's caption. None: no such rows.
         anchors: the long score table of the anchors, pairs that do not match on purpose. None: no such rows.
-        matched: the system whose clips match their captions (RELATE's anchors are natural clips, too); the AUCs and
-            the comparisons within a clip take its pairs. None, or no system known: all pairs.
+        matched: the system whose clips match their captions (RELATE's anchors are natural clips, too); the AUCs and the
+            comparisons within a clip take its pairs. None, no system known, or no such system: all pairs.
 
     Returns:
-        Tidy, one row a model and control: model, control, value, low, high, n, n_undefined (resamples without a
+        Tidy, one row per model and control: model, control, value, low, high, n, n_undefined (resamples without a
         value, left out of the interval), n_seeds, seed_sd, note. Controls, in this order (`CONTROLS`):
 
         - SRCC: with the target, captions as they are.
         - partial SRCC: given system (a dummy each) and number of words (by rank), see `WeightedPartialSrcc`.
         - partial SRCC, temporal words too: given also whether the caption says "followed by" or "then".
-        - SRCC, swapped captions: the targets stay with the clips, so what is left is not the caption's doing.
+        - SRCC, swapped captions: the targets stay with the clips, so what is left is not due to the caption.
         - drop with swapped captions: SRCC - that, on the same resamples.
-        - AUC, own against swapped caption: probability that a matched pair scores above one with a swapped caption,
-          ties counting half.
+        - AUC, own against swapped caption: probability that a matched pair scores above one with a swapped caption, ties
+          counting half.
         - same clip: own above swapped caption: the share of clips whose own caption scores higher, ties half.
-        - AUC, own caption against anchor; same clip: own caption above anchor's: likewise with the anchors; the
-          latter, for the anchors whose clip stands in `scores` with its own caption (the note counts the others).
+        - AUC, own caption against anchor; same clip: own caption above anchor's: likewise with the anchors; the latter,
+          for the anchors whose clip is in `scores` with its own caption (the note counts the others).
 
         A model with several seeds has the mean over its seeds, resampled together. Captions are resampled with all
         their pairs. A control that can't be known for a model stays, with NaN and a note.
 
     Raises:
         ValueError: as `widen` does for the three tables; swapped without original_text, or of other pairs than the
-            scores; models in `swapped` or `anchors` that `scores` lacks; `matched` names no system of the scores.
+            scores; models in `swapped` or `anchors` that `scores` lacks.
     """
-    check_level(level)
-    wide = widen(scores, score, model, [])
-    table = _Table(wide, model, level)
-    pairs = wide.pairs
-    plan = ResamplePlan.draw(pairs["text"], len(pairs), n_resamples, seed)
+    wide = widen(scores)
+    table, pairs = _Table(wide), wide.pairs
+    plan = ResamplePlan.draw(pairs["text"], n_resamples, seed)
+    n, note = len(pairs), FEW if len(pairs) < MIN_PAIRS else ""
     true = _srcc(wide.scores, wide.target, plan)
-    table.add(TRUE, *true, len(pairs), _few(len(pairs)))
-    _add_partial(table, plan)
-    if swapped is not None or anchors is not None:
-        own = _matched_rows(pairs, matched)
+    table.add(TRUE, *true, n, note)
+    words, temporal = caption_features(pairs).T
+    systems = known_systems(pairs)
+    given = note or ("" if systems is not None else "no system known: given the caption only")
+    for control, covariates in ((PARTIAL, [words]), (PARTIAL_TEMPORAL, [words, temporal])):
+        statistic = WeightedPartialSrcc(wide.scores, wide.target, covariates, systems)
+        table.add(control, *_evaluate(statistic, plan, n), n, given)
+    own = np.ones(n, dtype=bool) if matched is None or systems is None else systems == matched
+    own = own if own.any() else np.ones(n, dtype=bool)
     if swapped is not None:
-        other = _widen_swapped(swapped, wide, score, model)
-        _add_swapped(table, other, true, own, plan)
+        other = _widen_swapped(swapped, wide)
+        away = _srcc(other.scores, wide.target, plan)
+        table.add(SWAPPED, *away, n, note, other)
+        partner = partners(other, wide, "swapped")
+        table.add(DROP, true[0][partner] - away[0], true[1][partner] - away[1], n, note, other)
+        mine, theirs, n_own = wide.scores[partner][:, own], other.scores[:, own], int(own.sum())
+        auc, share, few = _auc(mine, theirs), _share_above(mine, theirs), FEW if n_own < MIN_PAIRS else ""
+        table.add(AUC_SWAPPED, *_evaluate(lambda w: auc(np.concatenate([w, w])), plan, n_own, own), n_own, few, other)
+        table.add(CLIP_SWAPPED, *_evaluate(share, plan, n_own, own), n_own, few, other)
     if anchors is not None:
-        # an anchor has a rating, and no target that a score is held against: `widen` asks for one
-        bare = [column for column in (model, *PAIR, score, SEED) if column in anchors]
-        other = widen(anchors[bare].assign(target=0.0), score, model, [])
-        _add_anchors(table, other, own, n_resamples, seed)
+        # an anchor has a rating, and no target that a score is compared with: `widen` asks for one
+        bare = anchors[[column for column in ("model", *PAIR, "clap_score", SEED) if column in anchors]]
+        _add_anchors(table, widen(bare.assign(target=0.0)), own, n_resamples, seed)
     return table.to_frame()
 
 
 def _srcc(scores: np.ndarray, target: np.ndarray, plan: ResamplePlan) -> tuple[np.ndarray, np.ndarray]:
     statistic = WeightedCorrelations(scores, target, ("srcc",))
-    return _evaluate(lambda weights: statistic(weights)["srcc"], plan)
+    return _evaluate(lambda weights: statistic(weights)["srcc"], plan, len(target))
 
 
-def _evaluate(statistic, plan: ResamplePlan, n: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+def _evaluate(statistic, plan: ResamplePlan, n: int, rows=slice(None)) -> tuple[np.ndarray, np.ndarray]:
     """Values [R] and samples [R, B]; the values are NaN where the `n` pairs that count are too few."""
-    values = statistic(np.ones((len(plan.codes), 1), dtype=np.float32))[:, 0]
-    enough = (len(plan.codes) if n is None else n) >= MIN_PAIRS
-    return values if enough else np.full(len(values), np.nan), bootstrap_samples(statistic, plan)
+    values = statistic(np.ones((len(plan.codes[rows]), 1), dtype=np.float32))[:, 0]
+    return values if n >= MIN_PAIRS else np.full(len(values), np.nan), bootstrap_samples(statistic, plan, rows)
 
 
-def _few(n: int) -> str:
-    return f"fewer than {MIN_PAIRS} pairs" if n < MIN_PAIRS else ""
-
-
-def _matched_rows(pairs: pd.DataFrame, matched: str | None) -> np.ndarray:
-    systems = known_systems(pairs)
-    if matched is None or systems is None:
-        return np.ones(len(pairs), dtype=bool)
-    rows = systems == matched
-    if not rows.any():
-        raise ValueError(
-            f"no pair is of the system {matched!r}; there are {listed(sorted(set(systems)))}: name the system whose "
-            "clips match their captions, or matched=None for all pairs"
-        )
-    return rows
-
-
-def _add_partial(table: _Table, plan: ResamplePlan) -> None:
-    wide = table.wide
-    words, temporal = caption_features(wide.pairs).T
-    systems = known_systems(wide.pairs)
-    note = _few(len(wide.pairs)) or ("" if systems is not None else "no system known: given the caption only")
-    for control, covariates in ((PARTIAL, [words]), (PARTIAL_TEMPORAL, [words, temporal])):
-        statistic = WeightedPartialSrcc(wide.scores, wide.target, covariates, systems)
-        table.add(control, *_evaluate(statistic, plan), len(wide.pairs), note)
-
-
-def _widen_swapped(swapped: pd.DataFrame, wide: Wide, score: str, model: str) -> Wide:
+def _widen_swapped(swapped: pd.DataFrame, wide: Wide) -> Wide:
     """The swapped pairs' scores in the order of the scores' own pairs, found by clip and original caption."""
-    need_columns(swapped, "swapped", [model, *PAIR, "original_text", score])
-    by_own = swapped.assign(text=swapped["original_text"])
-    other = widen(by_own, score, model, [])
-    wanted, found = (pd.MultiIndex.from_frame(each.pairs[PAIR]) for each in (wide, other))
+    need_columns(swapped, "swapped", ["model", *PAIR, "original_text", "clap_score"])
+    other = widen(swapped.assign(text=swapped["original_text"]))
+    wanted, found = pair_index(wide.pairs), pair_index(other.pairs)
     places = found.get_indexer(wanted)
     if (places < 0).any() or len(found) != len(wanted):
         raise ValueError(
-            f"swapped must be of the same pairs as scores, by audio and original_text: it lacks {(places < 0).sum()} "
-            f"of {len(wanted)} and has {len(found)}; make it with swap_captions of the same pairs"
+            f"swapped must be of the same pairs as scores, by audio and original_text: it lacks {(places < 0).sum()} of "
+            f"{len(wanted)} and has {len(found)}; make it with swap_captions of the same pairs"
         )
     if not np.array_equal(other.target[places], wide.target):
         raise ValueError("the targets of swapped are not those of the scores: they stay with the clip")
     return replace(other, scores=other.scores[:, places])
-
-
-def _add_swapped(table: _Table, other: Wide, true: tuple, own: np.ndarray, plan: ResamplePlan) -> None:
-    wide = table.wide
-    note = _few(len(wide.pairs))
-    away = _srcc(other.scores, wide.target, plan)
-    table.add(SWAPPED, *away, len(wide.pairs), note, other)
-    partner = partners(other, wide, "swapped")
-    drop = tuple(here[partner] - there for here, there in zip(true, away, strict=True))
-    table.add(DROP, *drop, len(wide.pairs), note, other)
-    mine, theirs = wide.scores[partner][:, own], other.scores[:, own]
-    auc = _auc(mine, theirs)
-    n_own, share = int(own.sum()), _share_above(mine, theirs)
-    statistics = {
-        AUC_SWAPPED: lambda weights: auc(np.concatenate([weights[own]] * 2)),
-        CLIP_SWAPPED: lambda weights: share(weights[own]),
-    }
-    for control, statistic in statistics.items():
-        table.add(control, *_evaluate(statistic, plan, n_own), n_own, _few(n_own), other)
 
 
 def _add_anchors(table: _Table, other: Wide, own: np.ndarray, n_resamples: int, seed: int) -> None:
@@ -206,24 +248,22 @@ def _add_anchors(table: _Table, other: Wide, own: np.ndarray, n_resamples: int, 
     partner = partners(other, wide, "anchors")
     pairs = wide.pairs[own].reset_index(drop=True)
     mine, theirs = wide.scores[partner][:, own], other.scores
-    captions = [*pairs["text"], *other.pairs["text"]]
-    plan = ResamplePlan.draw(captions, len(captions), n_resamples, seed)
-    found = _evaluate(_auc(mine, theirs), plan, min(mine.shape[1], theirs.shape[1]))
-    note = f"{mine.shape[1]} own captions, {theirs.shape[1]} anchors"
-    table.add(AUC_ANCHORS, *found, len(captions), note, other)
-
-    anchor = other.pairs[PAIR].assign(anchor=np.arange(theirs.shape[1]))
-    same = anchor.merge(pairs[PAIR].assign(own=np.arange(len(pairs))), on="audio", suffixes=("_anchor", ""))
+    n_mine, n_theirs = mine.shape[1], theirs.shape[1]
+    plan = ResamplePlan.draw([*pairs["text"], *other.pairs["text"]], n_resamples, seed)
+    found = _evaluate(_auc(mine, theirs), plan, min(n_mine, n_theirs))
+    table.add(AUC_ANCHORS, *found, n_mine + n_theirs, f"{n_mine} own captions, {n_theirs} anchors", other)
+    anchor = other.pairs[PAIR].assign(anchor=np.arange(n_theirs))
+    same = anchor.merge(pairs[PAIR].assign(own=np.arange(n_mine)), on="audio", suffixes=("_anchor", ""))
     same = same[same["text"] != same["text_anchor"]]
-    left = theirs.shape[1] - same["anchor"].nunique()
-    note = f"{left} of {theirs.shape[1]} anchors left out: their clip has no pair with its own caption here"
+    left = n_theirs - same["anchor"].nunique()
+    note = f"{left} of {n_theirs} anchors left out: their clip has no pair with its own caption here" if left else ""
     if len(same) < MIN_PAIRS or same["text"].nunique() < 2:
         nothing = np.full(len(theirs), np.nan), np.full((len(theirs), n_resamples), np.nan)
-        table.add(CLIP_ANCHORS, *nothing, len(same), note, other)
+        table.add(CLIP_ANCHORS, *nothing, len(same), note or FEW, other)
         return
-    plan = ResamplePlan.draw(same["text"], len(same), n_resamples, seed)
+    plan = ResamplePlan.draw(same["text"], n_resamples, seed)
     share = _share_above(mine[:, same["own"]], theirs[:, same["anchor"]])
-    table.add(CLIP_ANCHORS, *_evaluate(share, plan), len(same), note if left else "", other)
+    table.add(CLIP_ANCHORS, *_evaluate(share, plan, len(same)), len(same), note, other)
 
 
 def _auc(mine: np.ndarray, theirs: np.ndarray):

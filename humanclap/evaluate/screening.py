@@ -1,45 +1,202 @@
-"""What screening does to the SRCC of a score, and whether that is the screening or the pairs and raters it leaves."""
+"""Rules on listeners: whom each leaves, how well those agree, and what that does to the SRCC of a score."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
 
-from humanclap.relate.checks import need_seed
+from humanclap import relate
+from humanclap.checks import anchor_mask, need_columns, whole_number
 
-from .cells import MIN_PAIRS
-from .checks import PAIR, as_vector, check_level, need_columns, whole_number
-from .intervals import percentile_interval
-from .panels import Drawn, MeanOverDraws, Panel, Panels, make_panels, mean_srcc
-from .resamples import ResamplePlan
-from .rules import Rule, anchor_rule, default_rules
+from .bootstrap import Estimate, ResamplePlan, bootstrap_samples
+from .inputs import FEW, MIN_PAIRS, PAIR, as_ratings, as_vector, pair_index
+from .weighted import WeightedCorrelations
 
 ALL_LEFT, COMMON = "all pairs left", "common pairs, equal raters"
-HALVES, OTHERS = "halves of those left", "against everybody's other half"
-DIFFERENCE = ["difference", "difference_low", "difference_high"]
+DRAWS_FOR_INTERVAL = 5  # draws that each resample averages; more would hardly narrow the interval
+LABELLED = (0, 2, 5, 8, 10)  # the ratings that RELATE's instruction puts words to
 
 
-def screening_effect(
-    ratings: pd.DataFrame,
-    scores: pd.DataFrame,
-    thresholds: Sequence[float],
-    n_raters: int = 2,
-    n_draws: int = 200,
-    n_resamples: int = 1000,
-    seed: int = 0,
-) -> pd.DataFrame:
-    """`screening_rules` for thresholds on the listeners' mean anchor rating (0-10) alone.
+@dataclass(frozen=True)
+class Rule:
+    """A rule with a name: which ratings it leaves, and on what scale.
 
-    Returns one row a threshold and way: max_anchor_mean, pairs (the way), value, low, high (95 %), n. ValueError:
-    no thresholds, and as `screening_rules`.
+    judge: maps all ratings (anchors among them) to the ratings that it leaves, a vector [N]; NaN: removed. Anchors'
+    entries are not looked at. within_pair: a second step that compares the ratings of a pair with each other, from
+    (pair [N], ratings left [N]) to the ratings left; where half of the raters are set aside, it sees only the others.
+    note: what to know when reading the rule's row. max_anchor_mean: the threshold of a rule that has one.
     """
-    if len(thresholds) == 0:
-        raise ValueError("no thresholds given: for example (0.5, 1, 2, 10)")
-    rules = [anchor_rule(threshold) for threshold in thresholds]
-    found = screening_rules(ratings, scores, rules, n_raters, n_draws, n_resamples, seed)
-    return found[["max_anchor_mean", "pairs", "value", "low", "high", "n"]]
+
+    name: str
+    judge: Callable[[pd.DataFrame], np.ndarray] = field(repr=False)
+    note: str = ""
+    max_anchor_mean: float = np.nan
+    within_pair: Callable[[np.ndarray, np.ndarray], np.ndarray] = field(default=lambda pair, left: left, repr=False)
+
+
+def no_screening() -> Rule:
+    """Every rating that is not of an anchor."""
+    return Rule("no screening", lambda ratings: ratings["rating"].to_numpy(float))
+
+
+def anchor_rule(max_anchor_mean: float = 2.0) -> Rule:
+    """Listeners whose mean anchor rating is at most this (0 to 10; the paper's rule: 2), see `screen_listeners`."""
+
+    def judge(ratings):
+        kept = relate.screen_listeners(ratings, max_anchor_mean).kept
+        return ratings["rating"].astype(float).where(ratings["listener"].astype(str).isin(kept)).to_numpy()
+
+    return Rule(
+        f"anchor mean <= {max_anchor_mean:g}",
+        judge,
+        "the paper's rule" if max_anchor_mean == 2 else "",
+        max_anchor_mean,
+    )
+
+
+def relate_rule() -> Rule:
+    """The ratings that RELATE itself keeps (its column "in RELATE dataset"); ValueError where there is none.
+
+    On the published file that is a mean anchor rating below 2 for clips of the train folders, below 1 for test's.
+    """
+
+    def judge(ratings):
+        key = [*PAIR, "listener"]
+        kept = pd.MultiIndex.from_frame(relate.published_ratings(ratings)[key])
+        inside = pd.MultiIndex.from_frame(ratings[key]).isin(kept)
+        return ratings["rating"].astype(float).where(inside).to_numpy()
+
+    return Rule("RELATE's own", judge, "anchor mean < 2 in train, < 1 in test")
+
+
+def z_scores() -> Rule:
+    """Ratings centred and scaled within each listener: (rating - mean) / SD over the listener's own, anchors left out.
+
+    A listener without spread says nothing about differences: such ratings become 0, the listener's mean.
+    """
+
+    def judge(ratings):
+        rating = ratings["rating"].astype(float).where(~anchor_mask(ratings))
+        of_listener = rating.groupby(ratings["listener"])
+        spread = of_listener.transform("std")
+        scaled = (rating - of_listener.transform("mean")) / spread
+        return scaled.where(spread > 0, 0.0).to_numpy()
+
+    return Rule("z-scored", judge)
+
+
+def near_another(within: float = 5.0, max_anchor_mean: float = 2.0) -> Rule:
+    """After the paper's rule, a rating stays only if another listener of its pair gave one within 5 of it.
+
+    The rule of the authors' next paper, in the words of that paper. On RELATE it leaves 2,389 train and 2,343 test
+    pairs, so it does not explain the 2,383 and 2,405 of this one either. Pairs with a single rating go.
+    """
+
+    def near(pair: np.ndarray, left: np.ndarray) -> np.ndarray:
+        order = np.lexsort((left, pair))  # NaN come last in their pair, and are never near
+        close = (np.diff(left[order]) <= within) & (np.diff(pair[order]) == 0)
+        stays = np.empty(len(left), dtype=bool)
+        stays[order] = np.concatenate([close, [False]]) | np.concatenate([[False], close])
+        return np.where(stays, left, np.nan)
+
+    note = "after the paper's rule; pairs with one rating are lost"
+    return Rule(f"another within {within:g}", anchor_rule(max_anchor_mean).judge, note, within_pair=near)
+
+
+def default_rules(with_relate: bool = True) -> list[Rule]:
+    """What `screening_rules` and `screening_agreement` compare; "no screening" comes first.
+
+    with_relate: RELATE's own rule as well, for ratings that have its column.
+    """
+    own = [relate_rule()] if with_relate else []
+    return [no_screening(), anchor_rule(), *own, z_scores(), near_another()]
+
+
+@dataclass(frozen=True)
+class _Panels:
+    """Ratings of the wanted pairs, sorted: pair [N] (0 … P - 1), everybody's ratings [N] and what each rule leaves [N].
+
+    pairs: audio, text, one row each. judged: what each rule leaves before its second step, `within_pair`.
+    """
+
+    pairs: pd.DataFrame
+    pair: np.ndarray
+    everybody: np.ndarray
+    rules: list[Rule]
+    judged: list[np.ndarray]
+
+    @classmethod
+    def of(cls, ratings: pd.DataFrame, rules: Sequence[Rule] | None, wanted: pd.DataFrame | None) -> _Panels:
+        """Apply each rule to all `ratings` (anchors among them), then keep the pairs that are `wanted` (None: all)."""
+        need_columns(ratings, "ratings", (*PAIR, "listener", "rating", "is_anchor"))
+        if rules is None:
+            rules = default_rules("relate_split" in ratings and not (ratings["relate_split"] == "").any())
+        names = [rule.name for rule in rules]
+        if not names or len(set(names)) < len(names):
+            raise ValueError(f"rules must be at least one, each with a name of its own, not {names}")
+        ratings = ratings.sort_values([*PAIR, "listener"], ignore_index=True)  # the order of the rows does not matter
+        matched = ~anchor_mask(ratings)
+        as_ratings(ratings[matched], "listener")
+        if wanted is not None:
+            matched &= pair_index(ratings).isin(pair_index(wanted))
+        if not matched.any():
+            raise ValueError("there are no ratings of these pairs")
+        single = ratings.loc[matched, PAIR]
+        pairs = single.drop_duplicates(ignore_index=True)
+        judged = [np.asarray(rule.judge(ratings), dtype=float)[matched] for rule in rules]
+        everybody = ratings.loc[matched, "rating"].to_numpy(float)
+        return cls(pairs, pair_index(pairs).get_indexer(pair_index(single)), everybody, list(rules), judged)
+
+    def left(self, but: np.ndarray | None = None) -> list[np.ndarray]:
+        """What each rule leaves of the ratings, those of the mask `but` [N] set aside: [N] each."""
+        judged = [left if but is None else np.where(but, np.nan, left) for left in self.judged]
+        return [rule.within_pair(self.pair, left) for rule, left in zip(self.rules, judged, strict=True)]
+
+    def sizes(self, left: np.ndarray) -> np.ndarray:
+        """Raters of each pair [P]."""
+        return np.bincount(self.pair[~np.isnan(left)], minlength=len(self.pairs))
+
+    def means(self, left: np.ndarray) -> np.ndarray:
+        """Mean rating of each pair [P]; NaN where nobody is left."""
+        total = np.bincount(self.pair, np.nan_to_num(left), len(self.pairs))
+        with np.errstate(invalid="ignore"):
+            return np.round(total / self.sizes(left), 10)  # ratings that agree tie exactly, whatever their order
+
+    def places(self, left: np.ndarray, keys: np.ndarray) -> np.ndarray:
+        """Place of each rating [N] among those left of its pair, 0, 1, …, by random `keys` [N]; large for the others."""
+        order = np.lexsort((keys, np.isnan(left), self.pair))
+        size = np.bincount(self.pair, minlength=len(self.pairs))
+        places = np.empty(len(order), dtype=np.intp)
+        places[order] = np.arange(len(order)) - np.repeat(np.cumsum(size) - size, size)
+        return np.where(np.isnan(left), len(order), places)
+
+    def drawn(self, left: np.ndarray, keys: np.ndarray, n: int) -> np.ndarray:
+        """The ratings left of n raters of each pair [N], NaN elsewhere; the same raters for all rules, if possible."""
+        return np.where(self.places(left, keys) < n, left, np.nan)
+
+
+def _enough(sizes: Sequence[np.ndarray], n: int) -> np.ndarray:
+    """The pairs [P] that have at least n raters under every rule."""
+    return np.min(sizes, axis=0) >= n
+
+
+def _mean_srcc(draws: Sequence[tuple], plan: ResamplePlan) -> tuple[Estimate, float]:
+    """SRCC of (first [P], second [P], rows [P]), averaged over the draws, and the mean number of pairs.
+
+    NaN for fewer than 4 pairs or where one is constant. Each resample averages the first few draws, and the samples are
+    moved to centre on the mean over all.
+    """
+    n = [int(rows.sum()) for _, _, rows in draws]
+    if min(n) < MIN_PAIRS:
+        return Estimate(np.nan, np.full(plan.n_resamples, np.nan)), float(np.mean(n))
+    statistics = [WeightedCorrelations(first[rows], second[rows], ("srcc",)) for first, second, rows in draws]
+    each = np.array([one(np.ones((size, 1)))["srcc"][0, 0] for one, size in zip(statistics, n, strict=True)])
+    few = [(one, rows) for one, (_, _, rows) in zip(statistics, draws, strict=True)][:DRAWS_FOR_INTERVAL]
+    samples = bootstrap_samples(lambda w: np.mean([one(w[rows])["srcc"][0] for one, rows in few], axis=0), plan)
+    return Estimate(float(each.mean()), samples + each.mean() - each[: len(few)].mean()), float(np.mean(n))
 
 
 def screening_rules(
@@ -50,65 +207,51 @@ def screening_rules(
     n_draws: int = 200,
     n_resamples: int = 1000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """SRCC of a score against the mean ratings that each rule on listeners leaves, in two ways.
 
-    "all pairs left": the pairs with any rating left, all of their raters (with the rule's weights); rules then differ
-    in pairs and in raters a pair, too. "common pairs, equal raters": the pairs that have at least `n_raters` ratings
-    under every rule, with `n_raters` of them drawn at random, so that rules differ in who rates and how much each
-    weighs, and in nothing else. The draws are coupled: a listener who is left by two rules is drawn in both if at all
-    possible, and all rules see the same caption resamples.
+    "all pairs left": the pairs with any rating left, all of their raters; rules then differ in pairs and in raters per
+    pair, too. "common pairs, equal raters": the pairs that have at least `n_raters` ratings under every rule, with
+    `n_raters` of them drawn at random, so that rules differ in who rates and on what scale, and in nothing else. The
+    draws are coupled: a listener who is left by two rules is drawn in both if at all possible, and all rules see the
+    same caption resamples.
 
     Args:
         ratings: all ratings with their anchors, as `relate.load_ratings` gives them, of both splits: listeners are
             judged by all that they rated. The pairs to look at are those of `scores`.
-        scores: one row a pair: audio, text, clap_score.
-        rules: of `evaluate.rules`; None: `default_rules`. The first is what the others are compared with.
-        n_raters: raters a pair in the second way.
+        scores: one row per pair: audio, text, clap_score.
+        rules: None: `default_rules`. The first is what the others are compared with.
+        n_raters: raters per pair in the second way.
         n_draws: draws of raters; `value` is the mean SRCC over them, each resample averages a few.
 
     Returns:
-        One row a rule and way: rule, max_anchor_mean (NaN for a rule without), pairs (the way), value, low, high, n,
-        mean_raters, difference, difference_low, difference_high (from the first rule, paired), note. A rule that
-        leaves fewer than 4 pairs has NaN and says so.
+        One row per rule and way: rule, max_anchor_mean (NaN for a rule without), pairs (the way), value, low, high, n, mean_raters, difference, difference_low,
+        difference_high (from the first rule, paired), note. A rule that leaves fewer than 4 pairs has NaN and says so.
 
     Raises:
-        ValueError: no rules, a pair scored twice, NaN scores, fewer than 4 common pairs, a missing column, n_raters,
-            n_draws or n_resamples below 1, a seed below 0 (or no whole numbers).
+        ValueError: no rules, a pair scored twice, NaN scores, a missing column, n_raters or n_draws below 1.
     """
     n_raters, n_draws = whole_number(n_raters, "n_raters", 1), whole_number(n_draws, "n_draws", 1)
-    seed = need_seed(seed)
-    check_level(level)
     need_columns(scores, "scores", (*PAIR, "clap_score"))
     if scores.duplicated(PAIR).any():
-        raise ValueError(
-            f"{int(scores.duplicated(PAIR).sum())} pairs are scored twice: pass the scores of one model"
-        )
+        raise ValueError(f"{int(scores.duplicated(PAIR).sum())} pairs are scored twice: pass the scores of one model")
     as_vector(scores["clap_score"], "clap_score")
-    panels = make_panels(ratings, _rules(ratings, rules), scores)
-    score = scores.set_index(PAIR)["clap_score"].loc[pd.MultiIndex.from_frame(panels.pairs)].to_numpy(float)
-    common = _enough(panels.panels, n_raters)
-    if common.sum() < MIN_PAIRS:
-        raise ValueError(
-            f"{common.sum()} pairs have {n_raters} ratings under every rule: leave the strictest out, or ask for fewer "
-            "raters"
-        )
-    plan = ResamplePlan.draw(panels.pairs["text"], len(score), n_resamples, seed)
-    keys = [panels.keys(seed, draw)[0] for draw in range(n_draws)]
-    found = {ALL_LEFT: [], COMMON: []}
-    for panel in panels.panels:
-        means = panel.means()
-        found[ALL_LEFT].append(mean_srcc([Drawn(means, score, np.isfinite(means))], plan))
-        drawn = (panel.only(panel.places(key) < n_raters).means() for key in keys)
-        found[COMMON].append(mean_srcc([Drawn(means, score, common) for means in drawn], plan))
-    raters = [_mean_raters(panel) for panel in panels.panels]
-    return pd.DataFrame([
-        row
-        for i, panel in enumerate(panels.panels)
-        for way, size in ((ALL_LEFT, raters[i]), (COMMON, n_raters))
-        for row in [_row(panel, found[way][i], found[way][0], i == 0, size, level, {"pairs": way})]
-    ])
+    panels = _Panels.of(ratings, rules, scores)
+    score = scores.set_index(PAIR)["clap_score"].loc[pair_index(panels.pairs)].to_numpy(float)
+    plan = ResamplePlan.draw(panels.pairs["text"], n_resamples, seed)
+    left_by_rules = panels.left()
+    common = _enough([panels.sizes(left) for left in left_by_rules], n_raters)
+    keys = [np.random.default_rng([seed, draw]).random(len(panels.pair)) for draw in range(n_draws)]
+    draws, raters = {}, [_mean_raters(panels.sizes(left)) for left in left_by_rules]
+    for place, left in enumerate(left_by_rules):
+        means = panels.means(left)
+        draws[ALL_LEFT, place] = [(means, score, np.isfinite(means))]
+        draws[COMMON, place] = [(panels.means(panels.drawn(left, key, n_raters)), score, common) for key in keys]
+    return _rule_rows(panels, draws, plan, raters, n_raters)
+
+
+def _mean_raters(sizes: np.ndarray) -> float:
+    return float(sizes[sizes > 0].mean()) if sizes.any() else np.nan
 
 
 def screening_agreement(
@@ -119,107 +262,88 @@ def screening_agreement(
     n_splits: int = 20,
     n_resamples: int = 500,
     seed: int = 0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
-    """How well listeners agree under each rule on listeners: no score and no audio needed.
+    """How well the listeners whom each rule leaves know what people at large say: no score and no audio needed.
 
-    Two measures, each the mean SRCC over `n_splits` random splits of each pair's raters:
-
-    - "halves of those left": the (weighted) means of two halves of those whom the rule leaves. It says how
-      consistent the ratings are that one would use, and rises where a rule keeps only people who are alike.
-    - "against everybody's other half": half of a pair's raters are set aside before the rule, and their plain mean is
-      what the rule's (weighted) mean of the other half is held against. The yardstick is the same for every rule and
-      never touched by one, so a gain here is a gain in knowing what people at large would say.
-
-    Both in two ways. "all pairs left": every rater left, pairs with any in both halves. "common pairs, equal raters":
-    `n_raters` drawn for each half (the second measure: for the rule's half), in pairs where every rule leaves so many.
-    With one rater a half, weights have nothing to weigh.
+    Half of a pair's raters, drawn at random, are set aside before the rule, and their plain mean is what the rule's mean
+    of the other half is compared with, by SRCC, averaged over `n_splits`. The yardstick is the same for every rule and
+    never touched by one. In two ways: "all pairs left" (every rater left of the rule's half) and "common pairs, equal
+    raters" (`n_raters` drawn of them, in pairs where every rule leaves so many).
 
     Args:
         ratings: all ratings with their anchors, as `relate.load_ratings` gives them, both splits.
-        rules: of `evaluate.rules`; None: `default_rules`. The first is what the others are compared with.
+        rules: None: `default_rules`. The first is what the others are compared with.
         pairs: audio, text of the pairs that agreement is looked at on (the test pairs); None: all.
 
     Returns:
-        One row a rule, measure and way: rule, max_anchor_mean, measure, pairs (the way), value, low, high, n (mean over
-        splits), mean_raters (of the means that are compared, on the rule's side), difference, difference_low,
-        difference_high (from the first rule, paired), note. Captions are resampled. Fewer than 4 pairs: NaN and a note.
+        As `screening_rules`; n is the mean over splits, mean_raters are those on the rule's side.
 
     Raises:
-        ValueError: as `screening_rules`, but for the common pairs.
+        ValueError: as `screening_rules`.
     """
     n_raters, n_splits = whole_number(n_raters, "n_raters", 1), whole_number(n_splits, "n_splits", 1)
-    seed = need_seed(seed)
-    check_level(level)
-    panels = make_panels(ratings, _rules(ratings, rules), pairs)
-    plan = ResamplePlan.draw(panels.pairs["text"], len(panels.pairs), n_resamples, seed)
-    draws = {(measure, way): [[] for _ in panels.panels] for measure in (HALVES, OTHERS) for way in (ALL_LEFT, COMMON)}
-    raters = {key: [[] for _ in panels.panels] for key in draws}
+    panels = _Panels.of(ratings, rules, pairs)
+    plan = ResamplePlan.draw(panels.pairs["text"], n_resamples, seed)
+    size = panels.sizes(panels.everybody)
+    draws = {(way, place): [] for way in (ALL_LEFT, COMMON) for place in range(len(panels.rules))}
+    raters = [[] for _ in panels.rules]
     for split in range(n_splits):
-        for key, i, sides, rows in _split(panels, n_raters, seed, split):
-            draws[key][i].append(Drawn(sides[0].means(), sides[1].means(), rows))
-            raters[key][i].append(sides[0].sizes()[rows].mean() if rows.any() else np.nan)
-    found = {key: [mean_srcc(drawn, plan) for drawn in of_rules] for key, of_rules in draws.items()}
-    return pd.DataFrame([
-        _row(panel, found[key][i], found[key][0], i == 0, float(np.mean(raters[key][i])), level,
-             {"measure": key[0], "pairs": key[1]})
-        for i, panel in enumerate(panels.panels)
-        for key in draws
-    ])
+        rng = np.random.default_rng([seed, split])
+        keys, coin = rng.random(len(panels.pair)), rng.integers(2, size=len(panels.pairs))
+        half = size // 2 + size % 2 * coin  # of an odd number, either half has one more
+        aside = panels.places(panels.everybody, keys) < half[panels.pair]
+        reference = panels.means(np.where(aside, panels.everybody, np.nan))
+        own = panels.left(but=aside)
+        enough = _enough([panels.sizes(left) for left in own], n_raters) & np.isfinite(reference)
+        for place, left in enumerate(own):
+            means = panels.means(left)
+            raters[place].append(_mean_raters(panels.sizes(left) * np.isfinite(reference)))
+            draws[ALL_LEFT, place].append((means, reference, np.isfinite(means) & np.isfinite(reference)))
+            draws[COMMON, place].append((panels.means(panels.drawn(left, keys, n_raters)), reference, enough))
+    return _rule_rows(panels, draws, plan, [float(np.mean(each)) for each in raters], n_raters)
 
 
-def _split(panels: Panels, n_raters: int, seed: int, split: int):
-    """Yield ((measure, way), number of the rule, (panel, panel), rows [P]) for one split of each pair's raters."""
-    keys, coin = panels.keys(seed, split)
-
-    def half_of(sizes):  # of an odd number, either half has one more
-        return sizes // 2 + sizes % 2 * coin
-
-    two = _enough(panels.panels, 2 * n_raters)
-    everybody = panels.everybody
-    in_reference = everybody.places(keys) < half_of(everybody.sizes())[everybody.pair]
-    reference = everybody.only(in_reference)
-    rest = [panel.only(~in_reference[panel.rating]) for panel in panels.panels]
-    enough = _enough(rest, n_raters) & (reference.sizes() > 0)
-    for i, (panel, own) in enumerate(zip(panels.panels, rest, strict=True)):
-        places, sizes = panel.places(keys), panel.sizes()
-        first = places < half_of(sizes)[panel.pair]
-        yield (HALVES, ALL_LEFT), i, (panel.only(first), panel.only(~first)), sizes >= 2
-        drawn = panel.only(places < n_raters), panel.only((places >= n_raters) & (places < 2 * n_raters))
-        yield (HALVES, COMMON), i, drawn, two
-        yield (OTHERS, ALL_LEFT), i, (own, reference), (own.sizes() > 0) & (reference.sizes() > 0)
-        yield (OTHERS, COMMON), i, (own.only(own.places(keys) < n_raters), reference), enough
-
-
-def _rules(ratings: pd.DataFrame, rules: Sequence[Rule] | None) -> Sequence[Rule]:
-    if rules is not None:
-        return rules
-    return default_rules("relate_split" in ratings and not (ratings["relate_split"] == "").any())
+def _rule_rows(panels: _Panels, draws: dict, plan: ResamplePlan, raters: list[float], n_raters: int) -> pd.DataFrame:
+    """A row per rule and way from its draws: {(way, number of the rule): [(first, second, rows), …]}."""
+    found = {key: _mean_srcc(each, plan) for key, each in draws.items()}
+    rows = []
+    for place, rule in enumerate(panels.rules):
+        for way in (ALL_LEFT, COMMON):
+            estimate, n = found[way, place]
+            row = {
+                "rule": rule.name,
+                "max_anchor_mean": rule.max_anchor_mean,
+                "pairs": way,
+                "value": estimate.value,
+                **estimate.row(),
+                "n": round(n),
+            }
+            row["mean_raters"] = n_raters if way == COMMON else raters[place]
+            difference = estimate - found[way, 0][0] if place else Estimate(np.nan, estimate.samples)
+            row |= {"difference": difference.value, **difference.row("difference_")}
+            undefined = "" if np.isfinite(estimate.value) else FEW if n < MIN_PAIRS else "all alike"
+            rows.append(row | {"note": "; ".join(filter(None, (rule.note, undefined)))})
+    return pd.DataFrame(rows)
 
 
-def _enough(panels: Sequence[Panel], n_raters: int) -> np.ndarray:
-    """The pairs [P] that have this many raters in every panel."""
-    return np.min([panel.sizes() for panel in panels], axis=0) >= n_raters
+def listener_habits(ratings: pd.DataFrame) -> pd.DataFrame:
+    """How single listeners use the scale, one row each: listener, n_ratings, n_shared, offset, spread, share_labelled.
 
-
-def _mean_raters(panel: Panel) -> float:
-    sizes = panel.sizes()
-    return float(sizes[sizes > 0].mean()) if sizes.any() else np.nan
-
-
-def _row(
-    panel: Panel, found: MeanOverDraws, first: MeanOverDraws, is_first: bool, raters: float, level: float, way: dict
-) -> dict:
-    row = {"rule": panel.rule.name, "max_anchor_mean": panel.rule.max_anchor_mean, **way, "value": found.value}
-    row["low"], row["high"] = _interval(found.value, found.samples, level)
-    row |= {"n": round(found.n), "mean_raters": raters, **dict.fromkeys(DIFFERENCE, np.nan)}
-    if not is_first:
-        difference = found.value - first.value
-        ends = _interval(difference, found.samples - first.samples, level)
-        row |= dict(zip(DIFFERENCE, (difference, *ends), strict=True))
-    undefined = "" if np.isfinite(found.value) else "fewer than 4 pairs, or all alike"
-    return row | {"note": "; ".join(filter(None, (panel.rule.note, undefined)))}
-
-
-def _interval(value: float, samples: np.ndarray, level: float) -> tuple[float, float]:
-    return percentile_interval(samples, level) if np.isfinite(value) else (np.nan, np.nan)
+    offset: mean over the pairs with other raters (n_shared) of own rating - mean rating of the others, in rating units,
+    NaN without such a pair; it holds the others' habits too, so its SD over listeners overstates theirs. spread: SD of
+    the listener's ratings (NaN for one rating). share_labelled: share of ratings on 0, 2, 5, 8, 10. ratings: one row
+    per rating with audio, text, rating, listener, without anchors. ValueError as `as_ratings`.
+    """
+    rating = pd.Series(as_ratings(ratings, "listener"), ratings.index)
+    of_pair = rating.groupby([ratings[column] for column in PAIR], observed=True)
+    others = of_pair.transform("size") - 1
+    difference = rating - (of_pair.transform("sum") - rating) / others.where(others > 0)
+    labelled = np.isin(rating, LABELLED).astype(float)
+    table = pd.DataFrame({"rating": rating, "difference": difference, "labelled": labelled})
+    return table.groupby(ratings["listener"], observed=True).agg(
+        n_ratings=("rating", "size"),
+        n_shared=("difference", "count"),
+        offset=("difference", "mean"),
+        spread=("rating", "std"),
+        share_labelled=("labelled", "mean"),
+    ).reset_index()  # fmt: skip

@@ -7,14 +7,12 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from humanclap.relate.checks import need_seed
+from humanclap.checks import listed, need_columns, whole_number
 
-from .cells import MIN_PAIRS, known_systems, system_order
-from .checks import PAIR, as_ratings, check_level, listed, need_columns, whole_number
-from .resamples import ResamplePlan
-from .seeds import averaged
-from .split_half import random_halves
-from .wide import Wide, widen
+from .agreement import random_halves
+from .bootstrap import Estimate, ResamplePlan, seed_sd
+from .cells import NO_PAIRS, known_systems, system_order
+from .inputs import FEW, MIN_PAIRS, PAIR, Wide, as_ratings, pair_index, widen
 
 SYSTEMS_NOTE = (
     "AudioLDM and AudioLDM 2 are conditioned on CLAP embeddings, and Tango 2 is tuned on preferences that a CLAP "
@@ -24,120 +22,105 @@ ALL_SHARED = "all shared captions"
 ENOUGH_LISTENERS = 2  # who rated both clips: one for each half
 
 
-def system_means(
-    scores: pd.DataFrame, score: str = "clap_score", model: str = "model", n_resamples: int = 2000, seed: int = 0,
-    level: float = 0.95,
-) -> pd.DataFrame:
+def system_means(scores: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """Mean score and mean rating of each system, each with its interval; no coefficient over a handful of systems.
 
-    scores: a long score table with `system` and `target` (0 to 1). One row a model and system: model, system, score,
+    scores: a long score table with `system` and `target` (0 to 1). One row per model and system: model, system, score,
     score_low, score_high, rating, rating_low, rating_high (0 to 10, people's: the same for every model), n (pairs),
     n_seeds, seed_sd, note. Captions are resampled with all their pairs, the same for all systems and models; several
     `training_seed` of a model are averaged. A system with fewer than 4 pairs keeps its row, with NaN and a note.
     `SYSTEMS_NOTE` belongs under the table. ValueError as `widen` does, and where systems are not known.
     """
-    check_level(level)
-    wide = widen(scores, score, model, ["system"])
+    wide = widen(scores, ("system",))
     systems = _need_systems(wide)
-    plan = ResamplePlan.draw(wide.pairs["text"], len(systems), n_resamples, seed)
+    plan = ResamplePlan.draw(wide.pairs["text"], n_resamples, seed)
     values = np.vstack([wide.scores, 10 * wide.target])
     rows = []
     for system in system_order(systems):
         chosen = systems == system
         means, samples = _mean(values[:, chosen], plan, chosen)
-        note = "" if chosen.sum() >= MIN_PAIRS else f"fewer than {MIN_PAIRS} pairs" if chosen.any() else "no such pairs"
-        people = averaged(means[-1:], samples[-1:], level)
+        note = FEW if 0 < chosen.sum() < MIN_PAIRS else "" if chosen.any() else NO_PAIRS
+        if note:
+            means, samples = np.full_like(means, np.nan), np.full_like(samples, np.nan)
+        people = Estimate(means[-1], samples[-1])
         for name in wide.models:
-            of_model = averaged(means[wide.rows(name)], samples[wide.rows(name)], level)
-            row = {model: name, "system": system}
-            row |= {"score": of_model.value, "score_low": of_model.low, "score_high": of_model.high}
-            row |= {"rating": people.value, "rating_low": people.low, "rating_high": people.high}
-            if note:
-                row |= dict.fromkeys(list(row)[2:], np.nan)
-            row |= {"n": int(chosen.sum()), "n_seeds": of_model.n_seeds, "seed_sd": of_model.seed_sd, "note": note}
-            rows.append(row)
-    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row[model])))
+            runs = wide.rows(name)
+            found = Estimate.mean(means[runs], samples[runs])
+            row = {"model": name, "system": system, "score": found.value, **found.row("score_")}
+            row |= {"rating": people.value, **people.row("rating_"), "n": int(chosen.sum()), "n_seeds": len(runs)}
+            rows.append(row | {"seed_sd": seed_sd(means[runs]), "note": note})
+    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row["model"])))
 
 
 def preferences(
     scores: pd.DataFrame,
     ratings: pd.DataFrame | None = None,
     train_pairs: pd.DataFrame | None = None,
-    score: str = "clap_score",
-    model: str = "model",
     min_captions: int = 10,
-    n_splits: int = 50,
     n_resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
 ) -> pd.DataFrame:
     """How often score and people prefer the same one of two systems' clips of one caption.
 
     Two systems are compared where they share captions, and on those only: in RELATE natural with each of the others,
-    AudioLDM with Tango 2, AudioLDM 2 with Tango. A comparison is two clips of one caption, a of the one system and b
-    of the other. It counts 1 where score(a) - score(b) and rating(a) - rating(b) have one sign, 0 where they have
-    opposite ones, and 1/2 where either is a tie (ties are counted apart). Chance is 1/2.
+    AudioLDM with Tango 2, AudioLDM 2 with Tango. A comparison is two clips of one caption, a of the one system and b of
+    the other. It counts 1 where score(a) - score(b) and rating(a) - rating(b) have one sign, 0 where they have opposite
+    ones, and 1/2 where either is a tie (ties are counted apart). Chance is 1/2.
 
     Args:
         scores: a long score table with `system` and `target`.
-        ratings: the single ratings behind the targets (no anchors; listener): how often one half of the listeners
-            who rated both clips agrees with the other half, over `n_splits` random halves. It is no strict ceiling (a
-            half is noisier than all), but what agreement among people looks like here.
+        ratings: the single ratings behind the targets (no anchors; listener): how often one half of the listeners who
+            rated both clips agrees with the other half, over 50 random halves. It is no strict ceiling (a half is
+            noisier than all), but what agreement among people looks like here.
         train_pairs: pairs with `system` and `target`: the floor always prefers the system that has the higher mean
             there, so it hears nothing.
         min_captions: two systems with fewer captions in common are left out, and the last row's note says so (a few
-            texts of RELATE belong to several caption ids, and bring other systems together by chance).
+            texts of RELATE belong to several caption ids, and so pair other systems by chance).
 
     Returns:
-        One row a model and pair of systems, and one for all together (`ALL_SHARED`): model, systems, system_a,
+        One row per model and pair of systems, and one for all together (`ALL_SHARED`): model, systems, system_a,
         system_b, value, low, high, n (comparisons), n_captions, n_ties_score (mean over seeds), n_ties_people,
         n_undefined, n_seeds, seed_sd, half_agreement, half_low, half_high, n_half (comparisons with at least two
-        listeners who rated both), floor, floor_low, floor_high, note. Captions are resampled. Fewer than 4
-        comparisons: NaN and a note.
+        listeners who rated both), floor, floor_low, floor_high, note. Captions are resampled. Fewer than 4 comparisons:
+        NaN and a note.
 
     Raises:
-        ValueError: as `widen` and `as_ratings` do; no systems known, or no two with `min_captions` captions in common;
-            ratings of none of the pairs (ratings of other pairs beside them are passed over); train_pairs that lack a
-            system.
+        ValueError: as `widen` and `as_ratings` do; no systems known, or no two with `min_captions` captions in common
+            (the message is a sentence that a notebook can show in the table's place); ratings of none of the pairs
+            (ratings of other pairs beside them are passed over); train_pairs that lack a system.
     """
-    check_level(level)
-    n_splits, seed = whole_number(n_splits, "n_splits", 1), need_seed(seed)
-    min_captions = whole_number(min_captions, "min_captions", 1)
-    wide = widen(scores, score, model, ["system"])
+    min_captions, wide = whole_number(min_captions, "min_captions", 1), widen(scores, ("system",))
     systems, target = _need_systems(wide), wide.target
     items, left_out = _comparisons(wide.pairs, systems, min_captions)
-    plan = ResamplePlan.draw(items["text"], len(items), n_resamples, seed)
+    plan = ResamplePlan.draw(items["text"], n_resamples, seed)
     a, b = items["a"].to_numpy(), items["b"].to_numpy()
     by_score, by_people = np.sign(wide.scores[:, a] - wide.scores[:, b]), np.sign(target[a] - target[b])
-    agree = (1 + by_score * by_people) / 2
-    halves = None if ratings is None else _half_agreement(ratings, wide.pairs, items, n_splits, seed)
-    floor = None if train_pairs is None else _floor(train_pairs, items, by_people)
+    unknown = np.full(len(items), np.nan)
+    halves = unknown if ratings is None else _half_agreement(ratings, wide.pairs, items, seed)
+    floor = unknown if train_pairs is None else _floor(train_pairs, items, by_people)
+    values = np.vstack([(1 + by_score * by_people) / 2, halves, floor])
     rows = []
     for name, chosen in _subsets(items):
-        n = int(chosen.sum())
-        of_models = _mean(agree[:, chosen], plan, chosen)
-        beside = {**_reference("half", halves, plan, chosen, level), **_reference("floor", floor, plan, chosen, level)}
-        beside["half_agreement"] = beside.pop("half")
-        for model_name in wide.models:
-            of_model = wide.rows(model_name)
-            found = averaged(of_models[0][of_model], of_models[1][of_model], level)
-            first = items[chosen].iloc[0]
-            row = {model: model_name, "systems": name}
+        n, first = int(chosen.sum()), items[chosen].iloc[0]
+        means, samples = _mean(values[:, chosen], plan, chosen)
+        note = FEW.replace("pairs", "comparisons") if n < MIN_PAIRS else ""
+        if note:
+            means, samples = np.full_like(means, np.nan), np.full_like(samples, np.nan)
+        elif name == ALL_SHARED and left_out:
+            note = f"without {left_out} (fewer than {min_captions} captions)"
+        half, blind = Estimate(means[-2], samples[-2]), Estimate(means[-1], samples[-1])
+        beside = {"half_agreement": half.value, **half.row("half_"), "n_half": int(np.isfinite(halves[chosen]).sum())}
+        beside |= {"floor": blind.value, **blind.row("floor_"), "note": note}
+        for model in wide.models:
+            runs = wide.rows(model)
+            found = Estimate.mean(means[runs], samples[runs])
+            row = {"model": model, "systems": name}
             row |= {f"system_{side}": first[f"system_{side}"] if name != ALL_SHARED else "" for side in "ab"}
-            row |= found.as_dict() | beside
-            row["note"] = f"fewer than {MIN_PAIRS} comparisons" if n < MIN_PAIRS else ""
-            if name == ALL_SHARED and left_out and not row["note"]:
-                row["note"] = f"without {left_out} (fewer than {min_captions} captions)"
-            if n < MIN_PAIRS:
-                row |= {key: np.nan for key in (*found.as_dict(), *beside) if not key.startswith("n_")}
-            row |= {"n": n, "n_captions": int(items["text"][chosen].nunique())}
-            row["n_ties_score"] = float((by_score[of_model][:, chosen] == 0).sum(axis=1).mean())
-            row["n_ties_people"] = int((by_people[chosen] == 0).sum())
-            rows.append(row)
-    columns = [model, "systems", "system_a", "system_b", "value", "low", "high", "n", "n_captions", "n_ties_score"]
-    columns += ["n_ties_people", "n_undefined", "n_seeds", "seed_sd", "half_agreement", "half_low", "half_high"]
-    columns += ["n_half", "floor", "floor_low", "floor_high", "note"]
-    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row[model])), columns=columns)
+            row |= {"value": found.value, **found.row(), "n": n, "n_captions": int(items["text"][chosen].nunique())}
+            row["n_ties_score"] = float((by_score[runs][:, chosen] == 0).sum(axis=1).mean())
+            row |= {"n_ties_people": int((by_people[chosen] == 0).sum()), "n_undefined": found.n_undefined}
+            rows.append(row | {"n_seeds": len(runs), "seed_sd": seed_sd(means[runs])} | beside)
+    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row["model"])))
 
 
 def _need_systems(wide: Wide) -> np.ndarray:
@@ -186,15 +169,6 @@ def _subsets(items: pd.DataFrame):
     yield ALL_SHARED, np.ones(len(items), dtype=bool)
 
 
-def _reference(name: str, values: np.ndarray | None, plan: ResamplePlan, chosen: np.ndarray, level: float) -> dict:
-    """Mean over the chosen comparisons of `values` [n] (NaN left out) and its interval, and how many have one."""
-    if values is None:
-        values = np.full(len(chosen), np.nan)
-    found = averaged(*_mean(values[None, chosen], plan, chosen), level)
-    sizes = {"n_half": int(np.isfinite(values[chosen]).sum())} if name == "half" else {}
-    return {name: found.value, f"{name}_low": found.low, f"{name}_high": found.high, **sizes}
-
-
 def _floor(train_pairs: pd.DataFrame, items: pd.DataFrame, by_people: np.ndarray) -> np.ndarray:
     """Agreement [n] of always preferring the system with the higher mean target in train; a tie there is 1/2."""
     need_columns(train_pairs, "train_pairs", ("system", "target"))
@@ -206,12 +180,10 @@ def _floor(train_pairs: pd.DataFrame, items: pd.DataFrame, by_people: np.ndarray
     return (1 + always * by_people) / 2
 
 
-def _half_agreement(
-    ratings: pd.DataFrame, pairs: pd.DataFrame, items: pd.DataFrame, n_splits: int, seed: int
-) -> np.ndarray:
-    """Share of splits [n] in which two halves of the listeners who rated both clips prefer the same; else NaN."""
+def _half_agreement(ratings: pd.DataFrame, pairs: pd.DataFrame, items: pd.DataFrame, seed: int) -> np.ndarray:
+    """Share of 50 splits [n] in which two halves of the listeners who rated both clips prefer the same; else NaN."""
     rating = as_ratings(ratings, "listener")
-    place = pd.MultiIndex.from_frame(pairs[PAIR]).get_indexer(pd.MultiIndex.from_frame(ratings[PAIR]))
+    place = pair_index(pairs).get_indexer(pair_index(ratings))
     if not (place >= 0).any():
         raise ValueError("ratings has none of the pairs of scores")
     single = pd.DataFrame({"place": place, "listener": ratings["listener"].to_numpy(), "rating": rating})[place >= 0]
@@ -222,12 +194,8 @@ def _half_agreement(
     difference = (both["rating_a"] - both["rating_b"]).to_numpy(float)
     order = np.lexsort((difference, both["item"]))  # the deal must not depend on the order in which ratings came
     item, difference = both["item"].to_numpy()[order], difference[order]
-    size = np.bincount(item, minlength=len(items))
-    enough = size >= ENOUGH_LISTENERS
-    if not enough.any():
-        return np.full(len(items), np.nan)
-    halves, _ = random_halves(difference, item, size, n_splits, seed)
-    share = np.mean([(1 + np.sign(first) * np.sign(second)) / 2 for first, second in halves], axis=0)
-    found = np.full(len(items), np.nan)
-    found[enough] = share
+    size, found = np.bincount(item, minlength=len(items)), np.full(len(items), np.nan)
+    if (size >= ENOUGH_LISTENERS).any():
+        halves, _ = random_halves(difference, item, size, 50, seed)
+        found[size >= ENOUGH_LISTENERS] = np.mean([(1 + np.sign(a) * np.sign(b)) / 2 for a, b in halves], axis=0)
     return found

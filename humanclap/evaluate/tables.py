@@ -1,170 +1,366 @@
-"""Tables I to III of the paper from one long score table, every number with its interval.
+"""Tables I to III, the ablation and every further breakdown from one long score table: one engine for all.
 
-A long score table has one row a model and pair: model, audio, text, target (0 to 1), a score, and where
-they are known system and mean_rating (0 to 10). Where a fine-tuned model has several training seeds, the
-column training_seed tells its runs apart (NaN for models that have none), and every value is the mean over
-its seeds. All models, seeds and cells share one set of resamples, so differences are paired.
+A long score table has one row per model and pair: model, audio, text, target (0 to 1), clap_score, and where they are
+known system and mean_rating (0 to 10). Where a fine-tuned model has several training seeds, the column training_seed
+distinguishes its runs (NaN for models that have none), and every value is the mean over its seeds. All models, seeds
+and cells share one set of resamples of captions, so differences are paired.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
-from dataclasses import replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from .checks import as_vector, listed
-from .intervals import check_interval
-from .sampled import default_metrics, sample_cells
-from .significance import check_correction, holm
-from .wide import Wide, widen
+from humanclap.checks import choice, listed, need_columns
+
+from .bootstrap import ALPHA, CHUNK, CORRECTION_RESAMPLES, TAIL, Estimate, ResamplePlan, few_captions, holm, seed_sd
+from .cells import WITHIN, Cell, make_cells, system_names
+from .inputs import FEW, SEED, Wide, as_vector, widen
+from .weighted import METRICS, WeightedCorrelations
+
+MOST_THREADS = 8  # each holds a chunk of resamples: some 30 MB at RELATE's size
+FAMILIES = {"overall": "Table I", "system": "Table II", "score_range": "Table III"}
+BETTER, WORSE, ABOVE_FLOOR = "*", "‡", "†"
+SMALLER_IS_BETTER = ("mse",)
+ABLATIONS = (("wsce+mae", "mae"), ("wsce+mse", "mse"))
+ENOUGH_SEEDS = 3  # with fewer, the spread over seeds says next to nothing
+
+
+@dataclass(frozen=True)
+class SampledCell:
+    """One cell: name, number of pairs and of captions, note, and per metric values [R] and samples [R, B].
+
+    computed: False where the cell must stay empty, for the reason in `note`.
+    """
+
+    name: str
+    n: int
+    n_captions: int
+    note: str
+    computed: bool
+    values: dict[str, np.ndarray]
+    samples: dict[str, np.ndarray]
+
+    def estimate(self, metric: str, runs: np.ndarray) -> Estimate:
+        """Mean of the metric over `runs` (the seeds of one model), in each resample the same."""
+        return Estimate.mean(self.values[metric][runs], self.samples[metric][runs])
+
+    def notes(self, metric: str, *runs: np.ndarray, also: Sequence[str] = ()) -> str:
+        """What there is to say about the metric of one model's `runs` (of each of several models), in one line."""
+        notes = [self.note]
+        for rows in runs if self.computed else ():
+            undefined = int(np.isnan(self.values[metric][rows]).sum())
+            if undefined:
+                some = f" in {undefined} of {len(rows)} training seeds" if undefined < len(rows) else ""
+                notes.append(f"constant score or target{some}")
+        return "; ".join(dict.fromkeys(note for note in (*notes, *also) if note))
+
+
+def sample_cells(wide: Wide, by: str, metrics: Sequence[str], n_resamples: int, seed: int) -> list[SampledCell]:
+    """Values and samples of `wide.scores` [R, n] in every cell of `by`; resamples are drawn once for all of them.
+
+    by "system" ends with "within systems": the mean of the systems' values weighted by their numbers of pairs, in each
+    resample by the resample's own numbers.
+    """
+    plan = ResamplePlan.draw(wide.pairs["text"], n_resamples, seed)
+    whole = ResamplePlan(np.zeros(len(wide.pairs), dtype=np.intp), np.ones((1, 1), dtype=np.int32))  # each pair once
+    cells = make_cells(wide.pairs, by)
+    engines = {
+        cell.name: (cell.rows, WeightedCorrelations(wide.scores[:, cell.rows], wide.target[cell.rows], metrics))
+        for cell in cells
+        if not cell.note
+    }
+    if by == "system":
+        cells.append(_within_cell(cells, system_names(wide.pairs)))
+    parts = system_names(wide.pairs) if by == "system" else []
+    values, samples = _over(whole, engines, parts), _over(plan, engines, parts)
+    empty = dict.fromkeys(metrics, np.full((len(wide.scores), n_resamples), np.nan))
+    found = []
+    for cell in cells:
+        value = {metric: each[:, 0] for metric, each in values.get(cell.name, empty).items()}
+        captions = len(np.unique(plan.codes[cell.rows]))
+        done = cell.name in values
+        found.append(
+            SampledCell(
+                cell.name, int(cell.rows.sum()), captions, cell.note, done, value, samples.get(cell.name, empty)
+            )
+        )
+    return found
+
+
+def _over(plan: ResamplePlan, engines: dict, parts: list[str]) -> dict[str, dict[str, np.ndarray]]:
+    """Each cell's metrics [R, B] over a plan, and within systems from those of `parts` that could be computed."""
+    sizes = {name: np.empty(plan.n_resamples) for name in engines}
+    sampled = {
+        name: {metric: np.empty((len(engine.scores), plan.n_resamples)) for metric in engine.metrics}
+        for name, (_, engine) in engines.items()
+    }
+
+    def fill(task: tuple[str, int]) -> None:
+        name, start = task
+        rows, engine = engines[name]
+        span = slice(start, min(start + CHUNK, plan.n_resamples))
+        weights = plan.weights(span, rows)
+        sizes[name][span] = weights.sum(axis=0)
+        for metric, value in engine(weights).items():
+            sampled[name][metric][:, span] = value
+
+    # numpy lets go of the interpreter in its loops, and each task writes to a place of its own
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        list(pool.map(fill, [(name, start) for name in engines for start in range(0, plan.n_resamples, CHUNK)]))
+    parts = [part for part in parts if part in engines]
+    if parts:
+        drawn = np.stack([sizes[part] for part in parts])
+        each = {m: np.stack([sampled[part][m] for part in parts]) for m in sampled[parts[0]]}  # [systems, R, B]
+        with np.errstate(invalid="ignore"):
+            # one system undefined in a resample (or not drawn: 0 · NaN) leaves the mean undefined there
+            sampled[WITHIN] = {m: np.einsum("sb,srb->rb", drawn, e) / drawn.sum(axis=0) for m, e in each.items()}
+    return sampled
+
+
+def _within_cell(cells: list[Cell], names: list[str]) -> Cell:
+    """The pairs of the systems that have enough of them; a note names those that have some and too few."""
+    systems = [cell for cell in cells if cell.name in names]
+    rows = np.any([cell.rows & (not cell.note) for cell in systems] or [np.zeros(len(cells[0].rows), bool)], axis=0)
+    if not rows.any():
+        return Cell(WITHIN, rows, "no system with enough pairs")
+    few = [cell.name for cell in systems if cell.note and cell.rows.any()]
+    return Cell(WITHIN, rows, f"without {listed(few)} ({FEW})" if few else "")
 
 
 def breakdown(
     table: pd.DataFrame,
     by: str = "overall",
-    score: str = "clap_score",
     metrics: Sequence[str] | None = None,
-    model: str = "model",
-    groups: str | None = "text",
     n_resamples: int = 2000,
     seed: int = 0,
-    level: float = 0.95,
     floor: str | None = None,
-    cut: float = 5.0,
-    interval: str = "percentile",
 ) -> pd.DataFrame:
-    """Metrics of each model in each cell, with bootstrap intervals: tidy, one row a model, cell, metric.
+    """`paper_table` without a baseline: no differences, marks and ceilings. One row per model, cell and metric.
 
-    by: "overall" (Table I: cell "all"); "system" (Table II: each system, "synthesized" (the paper's "All"),
-    "all", and "within systems", the mean of the single systems' values weighted by their numbers of pairs);
-    "score_range" (Table III: mean_rating <= `cut` and above, each all, natural, synthesized); "n_events",
-    "caption_length", "temporal", "n_ratings", "rating_std" (`make_cells`). metrics:
-    srcc, lcc, ktau, mse; None means all four overall and srcc elsewhere. groups: the column that is
-    resampled (captions), None for pairs. floor: a column with a blind predictor's value for each pair
-    (`blind_predictions`), or a model of the table, which then has no rows of its own. interval: "percentile"
-    or "bca".
-
-    Columns: model, cell, metric, value (the mean over training seeds), low, high (of that mean: captions
-    resampled with all pairs and all seeds), n, n_constant, n_seeds (1 for a model without seeds), seed_sd (SD
-    of the seeds' values; NaN for one), note; with `floor` also floor, its value in the same cell. n_constant
-    counts resamples in which the metric is undefined; the interval leaves them out. A cell with fewer than 4
-    pairs, or where score or target is constant, stays, with NaN and a note that says why. ValueError: a
-    missing column, NaN scores (counted for each model), a pair twice for one model and seed, models or seeds
-    that do not cover the same pairs, a target that differs between models.
+    Columns: model, cell, metric, value, low, high, n, n_constant, n_seeds, seed_sd, note; with `floor` also floor.
     """
-    jackknife = check_interval(interval)
-    metrics = default_metrics(metrics, by)
-    wide, blind = with_floor(table, score, model, groups, floor)
-    rows = []
-    for cell in sample_cells(wide, by, cut, metrics, groups, n_resamples, seed, jackknife):
-        for metric in metrics:
-            for name in wide.models:
-                runs = wide.rows(name)
-                estimate = cell.estimate(metric, runs)
-                ends = estimate.ends(level)
-                row = {model: name, "cell": cell.name, "metric": metric, "value": estimate.value}
-                row |= {"low": ends.low, "high": ends.high, "n": cell.n, "n_constant": estimate.n_undefined}
-                row |= {"n_seeds": len(runs), "seed_sd": cell.seed_sd(metric, runs)}
-                if blind is not None:
-                    row["floor"] = cell.estimate(metric, blind).value
-                rows.append(row | {"note": cell.notes(metric, runs, also=ends.note)})
-    return by_model(rows, model, wide.models)
+    found = _table(table, by, None, floor, metrics, n_resamples, seed)
+    columns = ["model", "cell", "metric", "value", "low", "high", "n", "n_constant", "n_seeds", "seed_sd"]
+    return found[[*columns, *(["floor"] if floor else []), "note"]]
 
 
-def compare_models(
-    table: pd.DataFrame,
-    baseline,
+def paper_table(
+    scores: pd.DataFrame,
     by: str = "overall",
-    score: str = "clap_score",
+    baseline: str = "laion-clap",
+    floor: str | None = None,
+    ceilings: pd.DataFrame | None = None,
     metrics: Sequence[str] | None = None,
-    model: str = "model",
-    groups: str | None = "text",
-    n_resamples: int = 2000,
+    n_resamples: int = 10_000,
     seed: int = 0,
-    level: float = 0.95,
-    cut: float = 5.0,
-    interval: str = "percentile",
     family: str | None = None,
+    correct: bool = True,
 ) -> pd.DataFrame:
-    """Paired differences of each other model from `baseline`, per cell of `breakdown`, with interval and p.
+    """One of the paper's tables, or another breakdown, from a long score table: one row per model, cell and metric.
 
-    Columns: model, baseline, cell, metric, value, baseline_value, difference (value - baseline_value; for
-    mse below zero is better), low, high, p (two-sided, as in `compare`; uncorrected), n, n_constant, n_seeds,
-    seed_sd (SD over the model's seeds of `value`, not of the difference), note. family: the name of the
-    family that all rows here form; adds p_holm, Holm's correction over them (NaN where there is no p), and
-    the column family, and needs n_resamples >= 10,000. Other arguments, marks and errors as in `breakdown`;
-    ValueError where the baseline is no model of the table or n_resamples too few for the correction.
+    by: "overall" (Table I: cell "all"); "system" (Table II: each system, "synthesized" (the paper's "All"), "all", and
+    "within systems", the mean of the single systems' values weighted by their numbers of pairs); "score_range" (Table
+    III); or one of the further breakdowns of `make_cells`. metrics: srcc, lcc, ktau, mse; None means all four overall
+    and srcc elsewhere. baseline: the model that the others are compared with. floor: a column with a blind predictor's
+    value for each pair (`strongest_blind`; a column of that name and "_name" says which predictor), or a model of the
+    table that never listens; it has no rows of its own and is in no comparison. ceilings: frame with cell, metric, ceiling (one row each). family: name of the family of Holm's
+    correction, which is all differences from the baseline in this table; None: "Table I", "Table II", "Table III", or
+    the name of the breakdown. correct: False leaves the correction and its marks out, and then n_resamples may be below
+    10,000.
+
+    Columns: model, cell, metric, value (mean over training seeds), low, high (95 %, of that mean: captions resampled
+    with all pairs and all seeds), n, n_constant (resamples in which the metric is undefined; the interval leaves them
+    out), n_seeds (1 for a model without seeds), seed_sd (SD of the seeds' values; NaN for one); floor, ceiling (NaN
+    where not known), floor_name; difference from the baseline (for mse below zero is better) with diff_low, diff_high
+    (paired), p (uncorrected; NaN below 20 captions), p_holm; floor_diff_low, floor_diff_high, the paired interval of
+    the difference from the floor; mark; family; baseline, n_resamples; note. The mark holds
+    - "*": better than the baseline, p_holm < 0.05;
+    - "‡": worse than the baseline, p_holm < 0.05;
+    - "†": the paired interval of the difference from the floor lies on the better side of zero (uncorrected).
+    Better is smaller for mse, else larger. A cell with fewer than 4 pairs, or where score or target is constant, stays,
+    with NaN and a note that says why.
+
+    ValueError: what `widen` and `make_cells` refuse, a floor that is neither column nor model, a baseline that is no
+    model of the table or the only one, ceilings with a cell and metric twice, too few resamples for the correction.
     """
-    if family is not None:
-        check_correction(n_resamples)
-    jackknife = check_interval(interval)
-    metrics = default_metrics(metrics, by)
-    wide = widen(table, score, model, [groups] if groups else [])
-    need_baseline(wide, baseline, model)
-    base = wide.rows(baseline)
+    if correct:
+        _need_resamples(n_resamples)
+    table = _table(scores, by, baseline, floor, metrics, n_resamples, seed)
+    ceiling_of = _ceilings(ceilings)
+    keys = zip(table["cell"], table["metric"], strict=True)
+    table["ceiling"] = [ceiling_of.get(key, np.nan) for key in keys]
+    named = scores[f"{floor}_name"].iloc[0] if f"{floor}_name" in scores else floor or ""
+    table = table.assign(floor_name=named, baseline=baseline, n_resamples=n_resamples, p_holm=np.nan, family="")
+    if correct:
+        table = table.assign(p_holm=holm(table["p"]), family=family or FAMILIES.get(by, by))
+    table["mark"] = _marks(table)
+    columns = ["model", "cell", "metric", "value", "low", "high", "n", "n_constant", "n_seeds", "seed_sd", "floor"]
+    columns += ["ceiling", "floor_name", "difference", "diff_low", "diff_high", "p", "p_holm", "floor_diff_low"]
+    return table[[*columns, "floor_diff_high", "mark", "family", "baseline", "n_resamples", "note"]]
+
+
+def _table(table, by, baseline, floor, metrics, n_resamples, seed) -> pd.DataFrame:
+    """The numbers of every model in every cell: value, floor, difference from the baseline (None: none), notes."""
+    metrics = _metrics(metrics, by)
+    wide, blind = _with_floor(table, floor)
+    if baseline is not None and (baseline not in wide.models or len(wide.models) == 1):
+        alone = baseline in wide.models
+        lacks = "nothing to compare with it" if alone else f"Available: {listed(wide.models)}"
+        raise ValueError(f"baseline {baseline!r} is {'the only model' if alone else 'not in'} the table. {lacks}")
+    base = None if baseline is None else wide.rows(baseline)
+    nothing = Estimate(np.nan, np.full(n_resamples, np.nan))
     rows = []
-    for cell in sample_cells(wide, by, cut, metrics, groups, n_resamples, seed, jackknife):
+    for cell in sample_cells(wide, by, metrics, n_resamples, seed):
         for metric in metrics:
             for name in wide.models:
-                if name == baseline:
-                    continue
-                runs = wide.rows(name)
-                value, reference = cell.estimate(metric, runs), cell.estimate(metric, base)
-                difference = value - reference
-                ends = difference.ends(level)
-                rows.append({
-                    model: name, "baseline": baseline, "cell": cell.name, "metric": metric,
-                    "value": value.value, "baseline_value": reference.value, "difference": difference.value,
-                    "low": ends.low, "high": ends.high, "p": difference.p(), "n": cell.n,
-                    "n_constant": difference.n_undefined, "n_seeds": len(runs),
-                    "seed_sd": cell.seed_sd(metric, runs),
-                    "note": cell.notes(metric, runs, base, also=ends.note),
-                })
-    found = by_model(rows, model, wide.models)
-    return found if family is None else with_holm(found, family)
+                runs, compared = wide.rows(name), baseline is not None and name != baseline
+                value = cell.estimate(metric, runs)
+                difference = value - cell.estimate(metric, base) if compared else nothing
+                over_floor = nothing if blind is None else value - cell.estimate(metric, blind)
+                row = {"model": name, "cell": cell.name, "metric": metric, "value": value.value, **value.row()}
+                row |= {"n": cell.n, "n_constant": value.n_undefined, "n_seeds": len(runs)}
+                row["seed_sd"] = seed_sd(cell.values[metric][runs])
+                row["floor"] = np.nan if blind is None else cell.estimate(metric, blind).value
+                row |= {"difference": difference.value, **difference.row("diff_"), "p": difference.p(cell.n_captions)}
+                row |= over_floor.row("floor_diff_")
+                few = few_captions(cell.n_captions) if np.isfinite(difference.value) else ""
+                row["note"] = cell.notes(metric, *([runs, base] if compared else [runs]), also=[few])
+                rows.append(row)
+    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row["model"])))
 
 
-def need_baseline(wide: Wide, baseline, model: str) -> None:
-    """ValueError where `baseline` is no model of the table, or the only one."""
-    if baseline not in wide.models:
-        raise ValueError(f"baseline {baseline!r} is not in the table. Available: {listed(wide.models)}")
-    if len(wide.models) == 1:
-        raise ValueError(f"the column {model} holds only {baseline!r}: nothing to compare with it")
+def _metrics(metrics: Sequence[str] | None, by: str) -> tuple[str, ...]:
+    """The metrics asked for; None: all four overall, srcc elsewhere. ValueError for an unknown one."""
+    metrics = metrics if metrics is not None else METRICS if by == "overall" else ("srcc",)
+    return tuple(choice(metric, "metrics", METRICS) for metric in ([metrics] if isinstance(metrics, str) else metrics))
 
 
-def with_floor(
-    table: pd.DataFrame, score: str, model: str, groups: str | None, floor: str | None
-) -> tuple[Wide, np.ndarray | None]:
+def _with_floor(table: pd.DataFrame, floor: str | None) -> tuple[Wide, np.ndarray | None]:
     """The wide table and which rows of its scores are the floor's: a column for each pair, or one of its models.
 
     A floor is no model any more: it leaves `models`. ValueError where `floor` is neither.
     """
-    also = [groups] if groups else []
     if floor is None:
-        return widen(table, score, model, also), None
+        return widen(table), None
     if floor in table:
-        wide = widen(table, score, model, [*also, floor])
+        wide = widen(table, (floor,))
         values = as_vector(wide.pairs[floor], f"floor column {floor}")
         return replace(wide, scores=np.vstack([wide.scores, values])), np.array([len(wide.scores)])
-    wide = widen(table, score, model, also)
+    wide = widen(table)
     if floor not in wide.models:
         raise ValueError(
-            f"floor {floor!r} is neither a column nor a model of the table. Models: {listed(wide.models)}; "
-            f"columns: {listed(table.columns)}"
+            f"floor {floor!r} is neither a column nor a model of the table. Models: {listed(wide.models)}; columns: "
+            f"{listed(table.columns)}"
         )
     return replace(wide, models=[name for name in wide.models if name != floor]), wide.rows(floor)
 
 
-def with_holm(found: pd.DataFrame, family: str) -> pd.DataFrame:
-    """The rows with p_holm after p, corrected over all of them, and the family's name before note."""
-    found = found.copy()
-    found.insert(found.columns.get_loc("p") + 1, "p_holm", holm(found["p"]))
-    found.insert(found.columns.get_loc("note"), "family", family)
-    return found
+def _marks(table: pd.DataFrame) -> pd.Series:
+    """ "*", "‡" and "†" of each row, as `paper_table` says."""
+    sign = np.where(table["metric"].isin(SMALLER_IS_BETTER), -1, 1)
+    differs, better = table["p_holm"] < ALPHA, sign * table["difference"] > 0
+    nearer_end = np.where(sign > 0, table["floor_diff_low"], -table["floor_diff_high"])
+    marks = np.where(differs, np.where(better, BETTER, WORSE), "")
+    return pd.Series(marks, index=table.index, dtype=object) + np.where(nearer_end > 0, ABOVE_FLOOR, "")
 
 
-def by_model(rows: list[dict], model: str, models: list) -> pd.DataFrame:
-    """Rows of one model together, in the order of the table; cells and metrics as they came."""
-    return pd.DataFrame(sorted(rows, key=lambda row: models.index(row[model])))
+def _ceilings(ceilings: pd.DataFrame | None) -> dict[tuple, float]:
+    """(cell, metric) -> ceiling; ValueError for a missing column or a cell and metric that are there twice."""
+    if ceilings is None:
+        return {}
+    need_columns(ceilings, "ceilings", ("cell", "metric", "ceiling"))
+    keys = ["cell", "metric"]
+    if ceilings.duplicated(keys).any():
+        twice = ceilings.loc[ceilings.duplicated(keys), keys].iloc[0]
+        raise ValueError(f"ceilings has cell {twice['cell']!r}, metric {twice['metric']!r} twice: give one row each")
+    return ceilings.set_index(keys)["ceiling"].to_dict()
+
+
+def _need_resamples(n_resamples: int) -> None:
+    """ValueError where a correction for many comparisons is asked for with too few resamples."""
+    if n_resamples < CORRECTION_RESAMPLES:
+        raise ValueError(
+            f"n_resamples={n_resamples} is too few for Holm's correction: p can't fall below 2 / (B + 1), so take at "
+            f"least {CORRECTION_RESAMPLES:,}, or ask for no correction"
+        )
+
+
+def ablation(
+    table: pd.DataFrame,
+    pairs: Sequence[tuple] = ABLATIONS,
+    by: str = "overall",
+    metrics: Sequence[str] | None = None,
+    n_resamples: int = 10_000,
+    seed: int = 0,
+    correct: bool = True,
+) -> pd.DataFrame:
+    """What wSCE adds: the difference of each (model, reference) of `pairs` in each cell, both uncertainties apart.
+
+    Two trainings with one seed start alike and see the same batches, so differences are taken seed by seed; the seeds
+    that both models have are used, and a note names those that only one has. Columns:
+    - model, reference, cell, metric, value, reference_value (means over the paired seeds), difference;
+    - low, high: the test-sampling interval, of the mean difference over these very seeds: captions are resampled,
+      trainings are held fixed. p (two-sided), p_holm (over all rows here, the family "ablation") belong to it;
+    - n_seeds, seed_sd, seed_min, seed_max: number of paired seeds, and SD and range of their differences on the pairs
+      as they are; seed_t_low, seed_t_high: difference ± t · seed_sd / √n_seeds, Student's 95 % interval over seeds
+      (needs two), with the test pairs held fixed;
+    - family, n, n_constant, note. Fewer than 3 seeds are marked there.
+    Neither interval holds the other's uncertainty. Other arguments, notes and errors as in `paper_table`; ValueError
+    where a model is not in the table, is compared with itself, or two models share no training seed.
+    """
+    if correct:
+        _need_resamples(n_resamples)
+    metrics, wide = _metrics(metrics, by), widen(table)
+    paired = {tuple(pair): _paired_seeds(wide, tuple(pair)) for pair in pairs}
+    if not paired:
+        raise ValueError(f"pairs is empty: for instance {ABLATIONS}")
+    kept = [place for place, (name, _) in enumerate(wide.runs) if any(name in pair for pair in paired)]
+    wide = replace(wide, runs=[wide.runs[place] for place in kept], scores=wide.scores[kept])
+    cells = sample_cells(wide, by, metrics, n_resamples, seed)
+    rows = []
+    for (name, reference), (seeds, left_out) in paired.items():
+        runs, others = (np.array([wide.runs.index((which, each)) for each in seeds]) for which in (name, reference))
+        few = f"{len(seeds)} paired training seed{'s' * (len(seeds) > 1)}, fewer than {ENOUGH_SEEDS}"
+        also = [few if len(seeds) < ENOUGH_SEEDS else "", left_out]
+        for cell in cells:
+            for metric in metrics:
+                value, of_reference = cell.estimate(metric, runs), cell.estimate(metric, others)
+                difference = value - of_reference
+                each = cell.values[metric][runs] - cell.values[metric][others]
+                half = stats.t.ppf(TAIL[1], len(each) - 1) * seed_sd(each) / np.sqrt(len(each))
+                row = {"model": name, "reference": reference, "cell": cell.name, "metric": metric}
+                row |= {"value": value.value, "reference_value": of_reference.value, "difference": difference.value}
+                row |= {**difference.row(), "p": difference.p(cell.n_captions), "p_holm": np.nan}
+                row |= {"n_seeds": len(each), "seed_sd": seed_sd(each), "seed_min": each.min(), "seed_max": each.max()}
+                row |= {"seed_t_low": each.mean() - half, "seed_t_high": each.mean() + half, "family": ""}
+                no_p = few_captions(cell.n_captions) if cell.computed else ""
+                row |= {"n": cell.n, "n_constant": difference.n_undefined}
+                rows.append(row | {"note": cell.notes(metric, runs, others, also=[no_p, *also])})
+    found = pd.DataFrame(rows)
+    return found.assign(p_holm=holm(found["p"]), family="ablation") if correct else found
+
+
+def _paired_seeds(wide: Wide, pair: tuple) -> tuple[list, str]:
+    """The training seeds that both models have, and a note on those that only one has."""
+    if len(pair) != 2 or pair[0] == pair[1]:
+        raise ValueError(f"pairs holds {pair}: each must be two different models, (model, reference)")
+    model, reference = pair
+    missing = [name for name in (model, reference) if name not in wide.models]
+    if missing:
+        raise ValueError(f"ablation needs the models {listed(missing)}. Available: {listed(wide.models)}")
+    seeds = {name: wide.seeds(name) for name in (model, reference)}
+    both = [seed for seed in seeds[model] if seed in seeds[reference]]
+    if not both:
+        raise ValueError(
+            f"{model!r} and {reference!r} share no {SEED}: {listed(seeds[model])} against {listed(seeds[reference])}. "
+            "Train both with the same seeds"
+        )
+    alone = [f"{seed} of {name}" for name in seeds for seed in seeds[name] if seed not in both]
+    return both, f"without training seeds that only one has: {listed(alone)}" if alone else ""

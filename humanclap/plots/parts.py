@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from humanclap.evaluate.checks import listed, need_columns
+from humanclap.checks import listed, need_columns
 
 from .style import COLOURS, DOUBLE, SINGLE, SMALL, SYSTEM_NAMES, Look, new_figure
 

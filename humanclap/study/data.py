@@ -55,10 +55,11 @@ class RatedPairs:
         return None if self.ratings is None else self.ratings[self.ratings["split"] == "test"]
 
     def blind(self) -> pd.Series | None:
-        """What the best predictor that never listens says of each test pair; None without training pairs."""
-        if self.train.empty:
-            return None
-        return evaluate.blind_predictions(self.train, self.test).iloc[:, -1].rename("blind")
+        """What the strongest predictor that never listens (`evaluate.strongest_blind`) says of each test pair.
+
+        The Series has the predictor's name; None without training pairs.
+        """
+        return None if self.train.empty else evaluate.strongest_blind(self.train, self.test).predictions
 
     def __str__(self) -> str:
         lines = [str(self.screening)] if self.screening is not None else []
@@ -258,13 +259,15 @@ def study_scores(run: Study, lineup: Lineup, corpus: Corpus, data: RatedPairs) -
 
 
 def add_blind(scores: pd.DataFrame, data: RatedPairs) -> pd.DataFrame:
-    """Scores of the test pairs with what the best predictor that never listens says of each, as the column `blind`."""
+    """Scores of the test pairs with what the strongest predictor that never listens says of each, as the column `blind`,
+
+    and that predictor's name as `blind_name`.
+    """
     blind = data.blind()
     if blind is None:
         return scores
-    return scores.drop(columns="blind", errors="ignore").merge(
-        data.test[["audio", "text"]].assign(blind=blind), on=["audio", "text"]
-    )
+    beside = data.test[["audio", "text"]].assign(blind=blind, blind_name=blind.name)
+    return scores.drop(columns=["blind", "blind_name"], errors="ignore").merge(beside, on=["audio", "text"])
 
 
 def with_blind(scores: pd.DataFrame) -> pd.DataFrame:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from humanclap.download import PROJECT
-from humanclap.evaluate.significance import CORRECTION_RESAMPLES
+from humanclap.evaluate.bootstrap import CORRECTION_RESAMPLES
 from humanclap.files import expanded, write_text
 from humanclap.tables import write_table
 
