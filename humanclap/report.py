@@ -236,7 +236,7 @@ def panel_titles(picked: pd.DataFrame) -> list[str]:
 
 def heard_seconds(clap) -> float:
     """Seconds of a clip that a CLAP takes in at once; NaN where its backend does not say."""
-    return getattr(clap, "n_samples", np.nan) / clap.sample_rate
+    return clap.n_samples / clap.sample_rate
 
 
 def clip_table(scores: pd.DataFrame, root: Path, window_seconds: float) -> pd.DataFrame:

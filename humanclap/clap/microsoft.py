@@ -48,7 +48,7 @@ class MicrosoftClap(Embedder):
         super().__init__(name, [checkpoint], audio.POLICIES, **settings)
         self.version, self._settings = found, _read_settings(package, found)
         self.sample_rate, self.max_tokens = int(self._settings["sampling_rate"]), int(self._settings["text_len"])
-        self._n_samples = int(self._settings["duration"]) * self.sample_rate
+        self.n_samples = int(self._settings["duration"]) * self.sample_rate
         self.dimension = int(self._settings["d_proj"])
         self.tokenizer = _read_tokenizer(self._settings["text_model"])
 
@@ -65,7 +65,7 @@ class MicrosoftClap(Embedder):
     def features(self, waveforms: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
         """Clips -> `waveforms` float32 `[N, T]` at 44.1 kHz, T 5 s or 7 s; under "mean" a row per window."""
         draw = random.Random(self.seed).randrange
-        clips = [audio.windows(wave, self._n_samples, self.window, draw, fill="repeat") for wave in waveforms]
+        clips = [audio.windows(wave, self.n_samples, self.window, draw, fill="repeat") for wave in waveforms]
         rows = {"waveforms": torch.from_numpy(np.concatenate(clips))}
         return rows | {"windows": torch.tensor([len(cuts) for cuts in clips])} if self.window == "mean" else rows
 

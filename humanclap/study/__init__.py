@@ -14,12 +14,23 @@ from .data import (
     score_lineup,
     score_variants,
     study_scores,
+    validation_scores,
     with_blind,
 )
 from .models import Lineup, ModelSource, checkpoints, chosen_clap, chosen_variant, lineup
 from .own_clips import OwnClips, OwnClipsError, own_clips, rated_scores
 from .preflight import Preflight, preflight
-from .run import PROFILES, ParameterError, Study, StudyError, cache_folder, open_study, profile_parameters, versions
+from .run import (
+    PROFILES,
+    ParameterError,
+    Study,
+    StudyError,
+    cache_folder,
+    if_possible,
+    open_study,
+    profile_parameters,
+    versions,
+)
 from .windows import LongClips, long_clips, window_effect, window_scores
 
 __all__ = [
@@ -44,6 +55,7 @@ __all__ = [
     "chosen_clap",
     "chosen_variant",
     "find_ratings",
+    "if_possible",
     "lineup",
     "long_clips",
     "open_study",
@@ -57,6 +69,7 @@ __all__ = [
     "score_lineup",
     "score_variants",
     "study_scores",
+    "validation_scores",
     "versions",
     "window_effect",
     "window_scores",

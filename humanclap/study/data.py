@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -125,7 +127,8 @@ class Corpus(RatingsSource):
             StudyError: a clip that could not be scored; names the first and says why.
         """
         paths = [self.audio_root / audio for audio in pairs["audio"]]
-        scores = score_pairs(clap, paths, pairs["text"].tolist(), cache_dir=cache_folder(), progress=False)
+        with quiet():
+            scores = score_pairs(clap, paths, pairs["text"].tolist(), cache_dir=cache_folder(), progress=False)
         failed = scores[scores["status"] != "ok"]
         if len(failed):
             raise StudyError(f"{len(failed)} of {len(scores)} pairs were not scored, first: {failed['status'].iloc[0]}")
@@ -258,11 +261,17 @@ def study_scores(run: Study, lineup: Lineup, corpus: Corpus, data: RatedPairs) -
     return add_blind(scores, data)
 
 
-def add_blind(scores: pd.DataFrame, data: RatedPairs) -> pd.DataFrame:
-    """Scores of the test pairs with what the strongest predictor that never listens says of each, as the column `blind`,
+def validation_scores(run: Study, corpus: Corpus) -> pd.DataFrame:
+    """The scores of notebook 03's validation pairs; none, with a note, for a rated set of one's own."""
+    if corpus.rated_set is None:
+        return read_scores(run, "03_human_clap_finetuning", kind="validation_scores")
+    nothing = pd.DataFrame()
+    nothing.attrs["note"] = "no calibration: a map from score to rating is fitted on validation pairs of the same set"
+    return nothing
 
-    and that predictor's name as `blind_name`.
-    """
+
+def add_blind(scores: pd.DataFrame, data: RatedPairs) -> pd.DataFrame:
+    """Scores of the test pairs with the columns `blind` and `blind_name`: the prediction and the name of the floor."""
     blind = data.blind()
     if blind is None:
         return scores
@@ -279,6 +288,11 @@ def with_blind(scores: pd.DataFrame) -> pd.DataFrame:
         model="blind", clap_score=one_each["blind"], cosine=float("nan"), training_seed=float("nan")
     )
     return pd.concat([scores, guess], ignore_index=True)
+
+
+def quiet() -> contextlib.AbstractContextManager:
+    """No lines on stderr, which a browser shows in red: the notebooks print the counts of `status` themselves."""
+    return contextlib.redirect_stderr(io.StringIO())
 
 
 def read_scores(run: Study, *notebooks: str, kind: str = "scores") -> pd.DataFrame:

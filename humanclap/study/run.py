@@ -154,6 +154,8 @@ class Study:
             exact: keep every digit (scores that another notebook reads), instead of six.
         """
         path = self.folder / "tables" / f"{name}.csv"
+        if table.empty and "note" in table.attrs:  # what could not be done leaves no table
+            return path
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(_record(self.folder, self.notebook), json.dumps(self.changed, indent=1) + "\n")
         return write_table(table.assign(data=label), path, None if exact else "%.6g")
@@ -184,6 +186,23 @@ class Study:
         figure = draw(table, *more)
         self.save_figure(figure, name, label)
         return figure
+
+
+def if_possible(analysis: Callable[..., pd.DataFrame], *arguments, **settings) -> pd.DataFrame:
+    """`analysis(*arguments, **settings)`; where the data cannot support it, no rows and the reason in `attrs["note"]`.
+
+    That is so where the analysis refuses the data (ValueError or TypeError with a sentence), or where an argument is
+    itself such an empty table. For analyses that need systems, single ratings or a split; `Study.figure` shows the note.
+    """
+    for table in arguments:
+        if isinstance(table, pd.DataFrame) and table.empty and "note" in table.attrs:
+            return table
+    try:
+        return analysis(*arguments, **settings)
+    except (ValueError, TypeError) as error:
+        nothing = pd.DataFrame()
+        nothing.attrs["note"] = f"not possible with these data: {error}"
+        return nothing
 
 
 def open_study(profile: str, notebook: str, **parameters) -> Study:
