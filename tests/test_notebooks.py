@@ -42,10 +42,13 @@ def test_form(path):
     assert notebook.cells[0].cell_type == "markdown"
     for part in ("# ", "**Question.**", "**Paper.**", "**Input.**", "**Output.**", "**Time.**"):
         assert part in notebook.cells[0].source
-    assert "**Three things to take along**" in notebook.cells[-1].source
+    (end,) = [i for i, cell in enumerate(notebook.cells) if "**Three things to take along**" in cell.source]
+    assert end == len(notebook.cells) - 1 or notebook.cells[end + 1].source.startswith("## Appendix")
     for cell in cells(path):
         assert cell.outputs == [] and cell.execution_count is None, "committed with outputs"
-        assert len(cell.source.splitlines()) <= 25, cell.source
+        folded = cell.metadata.get("jupyter", {}).get("source_hidden", False)
+        assert folded == cell.source.startswith("# Setup")
+        assert len(cell.source.splitlines()) <= (36 if folded else 25), cell.source
         assert max(map(len, cell.source.splitlines())) <= 120, cell.source
         assert not any(word in cell.source for word in ("sys.path", "!pip", "%pip", str(PROJECT)))
     lines = [len(cell.source.splitlines()) for cell in cells(path)]

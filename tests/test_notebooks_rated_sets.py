@@ -24,6 +24,9 @@ def runs(tmp_path_factory, demo_runs):
     standin = next((folder / "demo" / "claps-seed0").glob("laion-standin"))
     for kind in KINDS:
         shutil.copytree(standin, folder / "demo" / "human-clap" / kind / "seed0" / "model")
+    (folder / "demo" / "tables").mkdir(exist_ok=True)
+    choice = pd.DataFrame({"model": KINDS, "training_seed": 0, "chosen": [kind == "wsce+mae" for kind in KINDS]})
+    choice.to_csv(folder / "demo" / "tables" / "03_choice.csv", index=False)
     return folder
 
 

@@ -17,7 +17,7 @@ from .data import (
     validation_scores,
     with_blind,
 )
-from .models import Lineup, ModelSource, checkpoints, chosen_clap, chosen_variant, lineup
+from .models import Lineup, ModelSource, checkpoints, chosen_clap, chosen_loss, chosen_variant, lineup
 from .own_clips import OwnClips, OwnClipsError, own_clips, rated_scores
 from .preflight import Preflight, preflight
 from .run import (
@@ -53,6 +53,7 @@ __all__ = [
     "cache_folder",
     "checkpoints",
     "chosen_clap",
+    "chosen_loss",
     "chosen_variant",
     "find_ratings",
     "if_possible",

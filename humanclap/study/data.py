@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import io
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -127,7 +127,7 @@ class Corpus(RatingsSource):
             StudyError: a clip that could not be scored; names the first and says why.
         """
         paths = [self.audio_root / audio for audio in pairs["audio"]]
-        with quiet():
+        with not_red():
             scores = score_pairs(clap, paths, pairs["text"].tolist(), cache_dir=cache_folder(), progress=False)
         failed = scores[scores["status"] != "ok"]
         if len(failed):
@@ -290,9 +290,9 @@ def with_blind(scores: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([scores, guess], ignore_index=True)
 
 
-def quiet() -> contextlib.AbstractContextManager:
-    """No lines on stderr, which a browser shows in red: the notebooks print the counts of `status` themselves."""
-    return contextlib.redirect_stderr(io.StringIO())
+def not_red() -> contextlib.AbstractContextManager:
+    """Lines on stderr (counts of `status`, warnings) go to stdout: a browser shows stderr in red, like an error."""
+    return contextlib.redirect_stderr(sys.stdout)
 
 
 def read_scores(run: Study, *notebooks: str, kind: str = "scores") -> pd.DataFrame:

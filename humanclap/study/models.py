@@ -149,6 +149,17 @@ def chosen_variant(run: Study) -> tuple[str, int] | None:
     return best["model"], int(best["training_seed"])
 
 
+def chosen_loss(run: Study) -> str:
+    """The loss that notebook 03 chose by validation. StudyError: it has left no choice; names the notebook."""
+    chosen = chosen_variant(run)
+    if chosen is None:
+        raise StudyError(
+            f"{run.find('tables/03_choice.csv')} is not there. It comes from notebooks/03_human_clap_finetuning.ipynb: "
+            "run that first"
+        )
+    return chosen[0]
+
+
 def chosen_clap(run: Study, clap: str = "", seed: int = 0) -> tuple[ModelSource, str]:
     """The CLAP that `clap` names (as `load_clap` takes it), else the Human-CLAP of notebook 03; and why it was taken.
 

@@ -13,7 +13,7 @@ from humanclap.files import expanded
 from humanclap.score import COLUMNS, score_pairs
 from humanclap.tables import Table, clip_name, read_scores, read_table, stays_below
 
-from .data import quiet
+from .data import not_red
 from .run import Study, StudyError, cache_folder, runs_folder
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class OwnClips:
         if not len(pairs):
             return pairs.assign(**{name: pd.Series(dtype=object) for name in COLUMNS[2:]})
         paths, texts = [self.root / audio for audio in pairs["audio"]], pairs["text"].tolist()
-        with quiet():
+        with not_red():
             scores = score_pairs(clap, paths, texts, cache_dir=cache_folder(), progress=False)
         kept = pairs.reset_index(drop=True)
         return kept.assign(**{name: scores[name] for name in COLUMNS[2:]})

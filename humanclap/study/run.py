@@ -191,18 +191,24 @@ class Study:
 def if_possible(analysis: Callable[..., pd.DataFrame], *arguments, **settings) -> pd.DataFrame:
     """`analysis(*arguments, **settings)`; where the data cannot support it, no rows and the reason in `attrs["note"]`.
 
-    That is so where the analysis refuses the data (ValueError or TypeError with a sentence), or where an argument is
-    itself such an empty table. For analyses that need systems, single ratings or a split; `Study.figure` shows the note.
+    That is so where the analysis refuses the data (a ValueError says why), where an argument is itself such an empty
+    table, or None for single ratings that nobody has. `Study.figure` shows the note.
     """
     for table in arguments:
         if isinstance(table, pd.DataFrame) and table.empty and "note" in table.attrs:
             return table
+    if any(argument is None for argument in arguments):
+        return _nothing("only mean ratings are known, no single ones")
     try:
         return analysis(*arguments, **settings)
-    except (ValueError, TypeError) as error:
-        nothing = pd.DataFrame()
-        nothing.attrs["note"] = f"not possible with these data: {error}"
-        return nothing
+    except ValueError as error:
+        return _nothing(str(error))
+
+
+def _nothing(why: str) -> pd.DataFrame:
+    nothing = pd.DataFrame()
+    nothing.attrs["note"] = f"not possible with these data: {why}"
+    return nothing
 
 
 def open_study(profile: str, notebook: str, **parameters) -> Study:
