@@ -56,7 +56,7 @@ def test_every_notebook_ran_and_left_its_tables(run):
     assert [name[:2] for name in notebooks] == sorted(set(log["notebook"]))
     assert (log["seconds"] > 0).all()
     for name in notebooks:
-        assert (run / f"{name}.ipynb").is_file() and len(table(run, f"{name[:2]}_headline"))
+        assert (run / f"{name}.ipynb").is_file() and len(table(run, f"{name}_headline"))
         executed = nbformat.read(run / f"{name}.ipynb", as_version=4)
         assert all(cell.execution_count for cell in executed.cells if cell.cell_type == "code")
 
