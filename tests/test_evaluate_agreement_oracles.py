@@ -16,6 +16,7 @@ def ratings(real_ratings):
     return kept.assign(pair=kept["audio"] + "|" + kept["text"])
 
 
+@pytest.mark.extra("dev")
 def test_icc_of_pingouin_on_pairs_with_four_raters(ratings):
     """ICC(1, 1) and ICC(1, k): every pair has its own listeners, so who is called first, second … must not matter."""
     import pingouin
