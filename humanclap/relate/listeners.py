@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import pandas as pd
 
-from .ratings import RatingsError
+from .ratings import read_relate_table
 
 # Column, name, options: option 1 comes first, as the README of RELATE lists them. Countries are written out there.
 QUESTIONS = (
@@ -35,39 +34,26 @@ QUESTIONS = (
 
 
 def load_listeners(csv_path: str | os.PathLike) -> pd.DataFrame:
-    """Load the listeners' answers, one row a listener, with the options in words.
+    """Load the listeners' answers, one row per listener, with the options in words.
 
     Returns:
-        `listener` (str), then one column a question, named as in `QUESTIONS`; ordered categories where the
+        `listener` (str), then one column per question, named as in `QUESTIONS`; ordered categories where the
         questionnaire gave options, text (countries) elsewhere.
 
     Raises:
         FileNotFoundError: no such file.
         RatingsError: a missing column, or an answer that is none of the options.
     """
-    path = Path(csv_path)
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"{path} is not there: RELATE's files are listener_attributes/REL.csv and IS_and_OS.csv"
-        )
-    try:
-        answers = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        raise RatingsError(f"{path} is not a CSV of listeners' answers: {error}") from error
-    missing = [column for column in ("listener_id", *(q[0] for q in QUESTIONS)) if column not in answers]
-    if missing:
-        raise RatingsError(f"{path}: missing column {', '.join(map(repr, missing))}")
-    listeners = pd.DataFrame({"listener": answers["listener_id"]})
+    table = read_relate_table(
+        csv_path, ("listener_id", *(column for column, _, _ in QUESTIONS)), "listener", "listener_attributes/*.csv"
+    )
+    listeners = pd.DataFrame({"listener": table.columns["listener_id"]}, dtype=object)
     for column, name, options in QUESTIONS:
         if options is None:
-            listeners[name] = answers[column]
+            listeners[name] = table.columns[column]
             continue
-        words = answers[column].map({str(number): option for number, option in enumerate(options, start=1)})
-        if words.isna().any():
-            row = int(words.isna().to_numpy().argmax())
-            raise RatingsError(
-                f"{path}, line {row + 2}, column {column!r}: {answers[column][row]!r} is not allowed; "
-                f"the answers to {name!r} are 1 to {len(options)}"
-            )
-        listeners[name] = pd.Categorical(words, categories=options, ordered=True)
+        words = {str(number): option for number, option in enumerate(options, start=1)}
+        table.require(column, words.__contains__, f"the answers to {name!r} are 1 to {len(options)}")
+        answers = [words[value] for value in table.columns[column]]
+        listeners[name] = pd.Categorical(answers, categories=options, ordered=True)
     return listeners

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from .checks import anchor_mask, need_ratings, need_seed, need_table
+from humanclap.checks import anchor_mask, choice, need_columns, need_ratings, whole_number
 
 KEY = ["audio", "text"]
 
@@ -17,14 +17,14 @@ def aggregate_pairs(ratings: pd.DataFrame) -> pd.DataFrame:
         ratings: non-anchor ratings, as in `Screening.ratings`.
 
     Returns:
-        One row a pair, sorted by audio and text: `audio`, `text`, `system`, `split`, `n_ratings`, `mean_rating`
+        One row per pair, sorted by audio and text: `audio`, `text`, `system`, `split`, `n_ratings`, `mean_rating`
         (0-10), `rating_std` (sample standard deviation; NaN for a single rating) and `target` = mean_rating / 10, the
         a_i of equations 2-5 (0-1).
 
     Raises:
         ValueError: no ratings, anchors among them, missing columns or values, ratings outside 0-10, a listener twice.
     """
-    need_table(ratings, (*KEY, "rating", "listener", "system", "split", "is_anchor"), "ratings")
+    need_columns(ratings, "ratings", (*KEY, "rating", "listener", "system", "split", "is_anchor"), filled=True)
     if ratings.empty:
         raise ValueError("there are no ratings to aggregate: did the screening remove every listener?")
     need_ratings(ratings)
@@ -58,7 +58,7 @@ def published_pairs(ratings: pd.DataFrame) -> pd.DataFrame:
 
 def published_ratings(ratings: pd.DataFrame) -> pd.DataFrame:
     """The ratings behind `published_pairs`. Anchors go first: RELATE forgot to exclude a few of them."""
-    need_table(ratings, (*KEY, "relate_split", "is_anchor"), "ratings")
+    need_columns(ratings, "ratings", (*KEY, "relate_split", "is_anchor"), filled=True)
     if (ratings["relate_split"] == "").any():
         raise ValueError('these ratings have no "in RELATE dataset": RELATE publishes it for REL.csv only')
     return ratings[~anchor_mask(ratings) & (ratings["relate_split"] != "excluded")].reset_index(drop=True)
@@ -86,25 +86,23 @@ def split_train_validation(
     Raises:
         ValueError: another `by`, an `n_train` that leaves nothing on one side.
     """
-    need_table(pairs, ("text", *(["split"] if "split" in pairs else [])), "pairs")
+    need_columns(pairs, "pairs", ("text", "split") if "split" in pairs else ("text",), filled=True)
     if "split" in pairs:
         pairs = pairs[pairs["split"] == "train"]
     total = len(pairs)
     if total < 2:
         raise ValueError(f"{total} training pairs (split 'train') are too few to split in two")
     wanted = _number_to_train(n_train, total)
-    rng = np.random.default_rng(need_seed(seed))
-    if by == "pair":
+    rng = np.random.default_rng(whole_number(seed, "seed"))
+    if choice(by, "by", ("caption", "pair")) == "pair":
         chosen = np.zeros(total, dtype=bool)
         chosen[rng.permutation(total)[:wanted]] = True
-    elif by == "caption":
+    else:
         sizes = pairs.groupby("text", sort=True).size()
         if len(sizes) < 2:
             raise ValueError(f"{total} pairs with {len(sizes)} caption cannot be split by caption; use by='pair'")
         sizes = sizes.iloc[rng.permutation(len(sizes))]
         chosen = pairs["text"].isin(sizes.index[_take_nearest(sizes.tolist(), wanted)]).to_numpy()
-    else:
-        raise ValueError(f"by={by!r} is not known. Available: 'caption', 'pair'")
     return pairs[chosen].reset_index(drop=True), pairs[~chosen].reset_index(drop=True)
 
 

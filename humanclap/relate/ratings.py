@@ -1,4 +1,4 @@
-"""One row a rating, as RELATE publishes them (scores/REL.csv, IS.csv, OS.csv), validated."""
+"""One row per rating, as RELATE publishes them (scores/REL.csv, IS.csv, OS.csv), validated."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from humanclap.csv_text import TextTable, read_text_table
+from humanclap.files import expanded
+from humanclap.tables import Table, read_table, stays_below
 
 # The folder of a clip names its system and its split. The columns "audio type" and "in AudioCaps" are not used for
 # this: the first writes "audioldm" for AudioLDM and AudioLDM 2 alike, the second is empty for anchors.
@@ -24,10 +25,10 @@ SPLITS = ("train", "test")
 RELATE_SPLITS = ("excluded", "train", "validation", "test")
 
 REQUIRED = ("wavname", "text", "score", "listener_id", "anchor label")
-RELATE_SPLIT = "in RELATE dataset"  # one value a rating; IS.csv and OS.csv do not have it
+RELATE_SPLIT = "in RELATE dataset"  # one value per rating; IS.csv and OS.csv do not have it
 
-_RATING = re.compile(r"([0-9]{1,2})(\.0+)?")
-_CONTROL = re.compile(r"[\x00-\x1f]")
+_PAIR = ["audio", "text"]
+_RATING = re.compile(r"([0-9]|10)(\.0+)?")
 
 
 class RatingsError(ValueError):
@@ -35,7 +36,7 @@ class RatingsError(ValueError):
 
 
 def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
-    """Load a RELATE score file, one row a rating, anchors included.
+    """Load a RELATE score file, one row per rating, anchors included.
 
     Args:
         csv_path: `scores/REL.csv`, `IS.csv` or `OS.csv`, or a file with the same columns.
@@ -52,112 +53,100 @@ def load_ratings(csv_path: str | os.PathLike) -> pd.DataFrame:
     """
     if not isinstance(csv_path, (str, os.PathLike)):
         raise TypeError(f"csv_path is {csv_path!r}; it must be a path, for example scores/REL.csv")
-    path = Path(csv_path)
-    columns = _read_table(path)
-    table, lines, check = columns.columns, columns.lines, columns.require
-
-    check("wavname", lambda name: bool(name.strip()), "a file name must not be empty")
-    check("wavname", _inside, "a path must stay below RELATE_wave (no '..', '//', backslash or line break)")
+    table = read_relate_table(csv_path, REQUIRED, "rating", "scores/REL.csv, IS.csv and OS.csv")
     folders = " or ".join([", ".join(SYSTEM_OF_FOLDER), "/".join(SPLITS)])
-    check("wavname", _in_known_folder, f"a path is /<system>/<split>/<file>, with the folders {folders}")
-    check("text", lambda text: bool(text.strip()), "a caption must not be empty")
-    check("score", _is_rating, "a rating is a whole number from 0 to 10")
-    check("listener_id", lambda name: bool(name.strip()), "a listener id must not be empty")
-    check("anchor label", lambda label: label.strip().lower() in ("true", "false"), "it is True or False")
-    has_splits = RELATE_SPLIT in table
+    below = "a path must stay below RELATE_wave (no '..', '//', backslash or line break)"
+    for column, valid, allowed in (
+        ("wavname", lambda name: name.strip(), "a file name must not be empty"),
+        ("wavname", lambda name: stays_below(_relative(name)), below),
+        ("wavname", _in_known_folder, f"a path is /<system>/<split>/<file>, with the folders {folders}"),
+        ("text", lambda text: text.strip(), "a caption must not be empty"),
+        ("score", lambda score: _RATING.fullmatch(score.strip()), "a rating is a whole number from 0 to 10"),
+        ("listener_id", lambda name: name.strip(), "a listener id must not be empty"),
+        ("anchor label", lambda label: label.strip().lower() in ("true", "false"), "it is True or False"),
+    ):
+        table.require(column, valid, allowed)
+    has_splits = RELATE_SPLIT in table.header
     if has_splits:
-        table[RELATE_SPLIT] = [split.strip() for split in table[RELATE_SPLIT]]
-        check(RELATE_SPLIT, lambda split: split in RELATE_SPLITS, f"it is one of {', '.join(RELATE_SPLITS)}")
-
-    audio = [name.strip().removeprefix("/") for name in table["wavname"]]
+        known = f"it is one of {', '.join(RELATE_SPLITS)}"
+        table.require(RELATE_SPLIT, lambda split: split.strip() in RELATE_SPLITS, known)
+    audio = [_relative(name) for name in table.columns["wavname"]]
     ratings = pd.DataFrame(
         {
             "audio": audio,
-            "text": [text.strip() for text in table["text"]],
-            "rating": [int(float(score)) for score in table["score"]],
-            "listener": [listener.strip() for listener in table["listener_id"]],
+            "text": table.stripped("text"),
+            "rating": [int(float(score)) for score in table.columns["score"]],
+            "listener": table.stripped("listener_id"),
             "system": [SYSTEM_OF_FOLDER[name.split("/")[0]] for name in audio],
             "split": [name.split("/")[1] for name in audio],
-            "relate_split": table[RELATE_SPLIT] if has_splits else "",
-            "is_anchor": [label.strip().lower() == "true" for label in table["anchor label"]],
+            "relate_split": table.stripped(RELATE_SPLIT) if has_splits else "",
+            "is_anchor": [label.strip().lower() == "true" for label in table.columns["anchor label"]],
         }
     )
-    _refuse_duplicates(ratings, path, lines)
-    _refuse_other_side(ratings, path, lines)
-    _refuse_pairs_in_two_splits(ratings, path, lines)
+    refuse_duplicates(ratings, table)
+    _refuse_other_side(ratings, table)
+    _refuse_pairs_in_two_splits(ratings, table)
     return ratings
 
 
-def _read_table(path: Path) -> TextTable:
-    """The file's columns, all that are needed among them, and at least one row."""
+def read_relate_table(path: str | os.PathLike, columns: tuple[str, ...], row: str, files: str) -> Table:
+    """A file of RELATE's with these columns and at least one row; `files` says in the message what there is."""
+    path = expanded(path)
     if not path.is_file():
         kind = "is a folder, not a file" if path.is_dir() else "is not there"
-        raise FileNotFoundError(f"ratings file {path} {kind}: RELATE's files are scores/REL.csv, IS.csv and OS.csv")
-    table = read_text_table(path, RatingsError)
-    if not table.header:
-        raise RatingsError(f"{path} is empty; a header with {', '.join(REQUIRED)} and one line a rating are needed")
-    missing = [column for column in REQUIRED if column not in table.header]
-    if missing:
-        raise RatingsError(
-            f"{path}, line 1: missing column {', '.join(map(repr, missing))}; the file has {table.header}"
-        )
-    if not table.lines:
-        raise RatingsError(f"{path} has a header and no ratings; one line a rating is needed below it")
+        raise FileNotFoundError(f"{row}s file {path} {kind}: RELATE's files are {files}")
+    table = read_table(path, RatingsError)
+    table.need(columns, row)
     return table
 
 
-def _inside(name: str) -> bool:
-    relative = name.strip().removeprefix("/")
-    strange = relative.startswith("/") or "\\" in relative or _CONTROL.search(relative)
-    return not strange and ".." not in relative.split("/")
-
-
-def _in_known_folder(name: str) -> bool:
-    parts = name.strip().removeprefix("/").split("/")
-    return len(parts) == 3 and parts[0] in SYSTEM_OF_FOLDER and parts[1] in SPLITS and parts[2] not in ("", ".")
-
-
-def _is_rating(value: str) -> bool:
-    match = _RATING.fullmatch(value.strip())
-    return match is not None and int(match[1]) <= 10
-
-
-def _refuse_duplicates(ratings: pd.DataFrame, path: Path, lines: list[int]) -> None:
-    twice = ratings.duplicated(["audio", "text", "listener"])
+def refuse_duplicates(ratings: pd.DataFrame, table: Table) -> None:
+    """Raise the table's error where a listener rates a pair twice: both lines, and how many there are."""
+    key = [*_PAIR, "listener"]
+    twice = ratings.duplicated(key)
     if twice.any():
         row = int(twice.to_numpy().argmax())
-        audio, text, listener = ratings.loc[row, ["audio", "text", "listener"]]
-        same = (ratings[["audio", "text", "listener"]] == [audio, text, listener]).all(axis=1)
-        raise RatingsError(
-            f"{path}, line {lines[row]}: listener {listener} has rated {audio} with {text!r} already on line "
-            f"{lines[int(same.to_numpy().argmax())]}; one rating a listener and pair is allowed "
+        first = int((ratings[key] == ratings.loc[row, key]).all(axis=1).to_numpy().argmax())
+        audio, text, listener = ratings.loc[row, key]
+        raise table.error(
+            f"{table.path}, line {table.lines[row]}: listener {listener} has rated {audio} with {text!r} already on "
+            f"line {table.lines[first]}; one rating per listener and pair is allowed, remove one of the lines "
             f"({int(twice.sum())} duplicated in all)"
         )
 
 
-def _refuse_other_side(ratings: pd.DataFrame, path: Path, lines: list[int]) -> None:
+def _relative(wavname: str) -> str:
+    return wavname.strip().removeprefix("/")
+
+
+def _in_known_folder(name: str) -> bool:
+    parts = _relative(name).split("/")
+    return len(parts) == 3 and parts[0] in SYSTEM_OF_FOLDER and parts[1] in SPLITS and parts[2] not in ("", ".")
+
+
+def _refuse_other_side(ratings: pd.DataFrame, table: Table) -> None:
     # RELATE's train comes from the train folders, its validation and test from the test folders.
     side = ratings["relate_split"].map({"train": "train", "validation": "test", "test": "test"})
     wrong = side.notna() & (side != ratings["split"]) & ~ratings["is_anchor"]
     if wrong.any():
         row = int(wrong.to_numpy().argmax())
         raise RatingsError(
-            f"{path}, line {lines[row]}, column {RELATE_SPLIT!r}: {ratings['relate_split'][row]!r} for the clip "
-            f"{ratings['audio'][row]}; clips in a train folder are train or excluded, those in a test folder "
+            f"{table.path}, line {table.lines[row]}, column {RELATE_SPLIT!r}: {ratings['relate_split'][row]!r} for the "
+            f"clip {ratings['audio'][row]}; clips in a train folder are train or excluded, those in a test folder "
             "validation, test or excluded"
         )
 
 
-def _refuse_pairs_in_two_splits(ratings: pd.DataFrame, path: Path, lines: list[int]) -> None:
+def _refuse_pairs_in_two_splits(ratings: pd.DataFrame, table: Table) -> None:
     # Anchors are left out: RELATE draws them from both splits. "excluded" beside another value is normal, because
     # RELATE excludes ratings (those of removed listeners), not pairs.
     placed = ratings[~ratings["is_anchor"] & ~ratings["relate_split"].isin(["", "excluded"])]
-    splits = placed.groupby(["audio", "text"])["relate_split"].transform("nunique")
-    if (splits > 1).any():
-        row = placed.index[splits > 1][-1]
-        audio, text = placed.loc[row, ["audio", "text"]]
+    several = placed.groupby(_PAIR)["relate_split"].transform("nunique") > 1
+    if several.any():
+        row = placed.index[several][-1]
+        audio, text = placed.loc[row, _PAIR]
         found = sorted(placed.loc[(placed["audio"] == audio) & (placed["text"] == text), "relate_split"].unique())
         raise RatingsError(
-            f"{path}, line {lines[row]}, column {RELATE_SPLIT!r}: {audio} with {text!r} is in {' and '.join(found)}; "
-            "a pair belongs to one of train, validation and test"
+            f"{table.path}, line {table.lines[row]}, column {RELATE_SPLIT!r}: {audio} with {text!r} is in "
+            f"{' and '.join(found)}; a pair belongs to one of train, validation and test"
         )

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
-from numbers import Real
 
 import pandas as pd
 
-from .checks import anchor_mask, need_ratings, need_table
+from humanclap.checks import anchor_mask, need_columns, need_ratings, number
+
 
 RATING_COLUMNS = ("audio", "text", "rating", "listener", "split", "is_anchor")
 
@@ -57,7 +56,7 @@ def anchor_means(ratings: pd.DataFrame) -> pd.Series:
     Raises:
         ValueError: a listener without anchors, who cannot be judged by them; missing columns or values.
     """
-    need_table(ratings, RATING_COLUMNS, "ratings")
+    need_columns(ratings, "ratings", RATING_COLUMNS, filled=True)
     need_ratings(ratings)
     listener = ratings["listener"].astype(str)
     anchors = anchor_mask(ratings)
@@ -82,10 +81,7 @@ def screen_listeners(ratings: pd.DataFrame, max_anchor_mean: float = 2.0) -> Scr
     Raises:
         ValueError: a threshold outside 0-10; a listener without anchors; missing columns or values.
     """
-    number = isinstance(max_anchor_mean, Real) and not isinstance(max_anchor_mean, bool)
-    limit = float(max_anchor_mean) if number else math.nan
-    if not 0 <= limit <= 10:
-        raise ValueError(f"max_anchor_mean is {max_anchor_mean!r}; allowed is a number from 0 to 10 (the paper: 2)")
+    limit = number(max_anchor_mean, "max_anchor_mean", 0, 10)
     means = anchor_means(ratings)
     kept = means.index[means <= limit]
     left = ratings[ratings["listener"].astype(str).isin(kept) & ~anchor_mask(ratings)].reset_index(drop=True)
