@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
 
 import pandas as pd
 
@@ -100,18 +99,20 @@ def read_relate_table(path: str | os.PathLike, columns: tuple[str, ...], row: st
     return table
 
 
-def refuse_duplicates(ratings: pd.DataFrame, table: Table) -> None:
-    """Raise the table's error where a listener rates a pair twice: both lines, and how many there are."""
-    key = [*_PAIR, "listener"]
-    twice = ratings.duplicated(key)
+def refuse_duplicates(rows: pd.DataFrame, table: Table) -> None:
+    """Raise the table's error where a listener rates a pair twice (without listeners: where a pair is there twice).
+
+    The message names both lines, and how many there are.
+    """
+    key = [*_PAIR, *(["listener"] if "listener" in rows else [])]
+    twice = rows.duplicated(key)
     if twice.any():
         row = int(twice.to_numpy().argmax())
-        first = int((ratings[key] == ratings.loc[row, key]).all(axis=1).to_numpy().argmax())
-        audio, text, listener = ratings.loc[row, key]
+        first = int((rows[key] == rows.loc[row, key]).all(axis=1).to_numpy().argmax())
+        who = f"listener {rows['listener'][row]} has rated" if "listener" in rows else "there is a mean for"
         raise table.error(
-            f"{table.path}, line {table.lines[row]}: listener {listener} has rated {audio} with {text!r} already on "
-            f"line {table.lines[first]}; one rating per listener and pair is allowed, remove one of the lines "
-            f"({int(twice.sum())} duplicated in all)"
+            f"{table.path}, line {table.lines[row]}: {who} {rows['audio'][row]} with {rows['text'][row]!r} already on "
+            f"line {table.lines[first]}; remove one of the lines ({int(twice.sum())} duplicated in all)"
         )
 
 

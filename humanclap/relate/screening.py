@@ -8,7 +8,6 @@ import pandas as pd
 
 from humanclap.checks import anchor_mask, need_columns, need_ratings, number
 
-
 RATING_COLUMNS = ("audio", "text", "rating", "listener", "split", "is_anchor")
 
 
