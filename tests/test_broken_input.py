@@ -101,13 +101,13 @@ def ratings_empty(folder):
 
 
 @case(
-    RATINGS, "a header and nothing below it", LOAD, "REL.csv has a header and no ratings", "one line a rating is needed"
+    RATINGS, "a header and nothing below it", LOAD, "REL.csv has a header and no ratings", "one line per rating is needed"
 )
 def ratings_header_only(folder):
     load(folder, (HEADER + "\n").encode())
 
 
-@case(RATINGS, "a column is missing", LOAD, "REL.csv, line 1: missing column 'score'", "the file has ['wavname'")
+@case(RATINGS, "a column is missing", LOAD, "REL.csv, line 1: no column 'score'", "it has: 'wavname'")
 def ratings_column(folder):
     load(folder, LINE, header=HEADER.replace("score", "rating"))
 
@@ -128,7 +128,7 @@ def ratings_listener(folder):
 
 
 @case(
-    RATINGS, "a line twice", LOAD, "line 3: listener 0007 has rated tango/test/1.wav", "line 2", "one rating a listener"
+    RATINGS, "a line twice", LOAD, "line 3: listener 0007 has rated tango/test/1.wav", "line 2", "remove one of the lines"
 )
 def ratings_twice(folder):
     load(folder, LINE, LINE)
@@ -185,7 +185,7 @@ def ratings_two_splits(folder):
     load(folder, LINE, LINE.replace("0007", "0008").replace("False,test", "False,validation"))
 
 
-@case(RATINGS, "a threshold off the scale", "relate.screen_listeners(ratings, 11)", "max_anchor_mean is 11", "0 to 10")
+@case(RATINGS, "a threshold off the scale", "relate.screen_listeners(ratings, 11)", "max_anchor_mean must be a number from 0 to 10, not 11", "0 to 10")
 def ratings_threshold(folder):
     relate.screen_listeners(table(), 11)
 

@@ -287,7 +287,7 @@ def test_a_mean_twice_and_duplicates_counted(tmp_path):
 
 def test_wrong_arguments(tmp_path):
     path = plain(tmp_path)
-    with pytest.raises(ValueError, match="kind='csv' is not known. Available: auto, plain, xacle"):
+    with pytest.raises(ValueError, match="kind must be one of auto, plain, xacle, not 'csv'"):
         load_rated_set(path, kind="csv")
     for scale in ((5, 1), (0,), "0-10", (0, float("inf")), (True, 5), None):
         with pytest.raises(ValueError, match="lowest and highest rating, for instance"):

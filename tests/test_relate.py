@@ -153,7 +153,7 @@ def test_the_bad_line_is_counted_right_behind_a_caption_of_two_lines(tmp_path):
 
 @pytest.mark.parametrize("column", ["wavname", "text", "score", "listener_id", "anchor label"])
 def test_a_missing_column_is_named(tmp_path, column):
-    with pytest.raises(relate.RatingsError, match=f"missing column '{column}'"):
+    with pytest.raises(relate.RatingsError, match=f"no column '{column}'"):
         relate.load_ratings(write(tmp_path, LINE, header=HEADER.replace(column, "other")))
 
 
@@ -254,9 +254,9 @@ def test_strange_ratings_and_the_wrong_object_are_named(real_ratings):
     screening = relate.screen_listeners(real_ratings)
     with pytest.raises(ValueError, match="20106 of 20106 ratings are not 0 to 10, first: "):
         relate.aggregate_pairs(screening.ratings.assign(rating=11))
-    with pytest.raises(ValueError, match="20106 ratings stand there twice, first: listener"):
+    with pytest.raises(ValueError, match="20106 ratings are there twice, first: listener"):
         relate.aggregate_pairs(pd.concat([screening.ratings, screening.ratings]))
-    with pytest.raises(TypeError, match="ratings is a Screening, it must be a DataFrame: pass its .ratings"):
+    with pytest.raises(TypeError, match="ratings must be a DataFrame, not Screening: pass its .ratings"):
         relate.aggregate_pairs(screening)
     with pytest.raises(ValueError, match="seed='a'"):
         relate.split_train_validation(relate.aggregate_pairs(screening.ratings), seed="a")
@@ -293,7 +293,7 @@ def test_screening_by_hand():
 
 @pytest.mark.parametrize("limit", [-0.1, 10.1, float("nan"), "two", "2", None, True])
 def test_a_threshold_off_the_scale_is_refused(limit):
-    with pytest.raises(ValueError, match="allowed is a number from 0 to 10"):
+    with pytest.raises(ValueError, match="must be a number from 0 to 10"):
         relate.screen_listeners(make([("tango/test/1.wav", "x", 1, "a", True)]), limit)
 
 
@@ -388,7 +388,7 @@ def test_a_number_that_leaves_nothing_is_refused(n_train):
 
 def test_another_rule_and_a_single_caption_are_refused():
     pairs = pd.DataFrame({"text": ["a"] * 5})
-    with pytest.raises(ValueError, match="Available: 'caption', 'pair'"):
+    with pytest.raises(ValueError, match="by must be one of caption, pair"):
         relate.split_train_validation(pairs, n_train=2, by="listener")
     with pytest.raises(ValueError, match="cannot be split by caption"):
         relate.split_train_validation(pairs, n_train=2)
