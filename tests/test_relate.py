@@ -258,7 +258,7 @@ def test_strange_ratings_and_the_wrong_object_are_named(real_ratings):
         relate.aggregate_pairs(pd.concat([screening.ratings, screening.ratings]))
     with pytest.raises(TypeError, match="ratings must be a DataFrame, not Screening: pass its .ratings"):
         relate.aggregate_pairs(screening)
-    with pytest.raises(ValueError, match="seed='a'"):
+    with pytest.raises(ValueError, match="seed must be a whole number of at least 0, not 'a'"):
         relate.split_train_validation(relate.aggregate_pairs(screening.ratings), seed="a")
     with pytest.raises(ValueError, match="0 training pairs"):
         relate.split_train_validation(relate.aggregate_pairs(screening.ratings).query("split == 'test'"))
