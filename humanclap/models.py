@@ -134,7 +134,7 @@ class Model:
 
     backend: the module of `clap/` that opens it. tokenizer: what is needed besides `weights` (for human-clap the whole
     front end of another model); None where the repository holds all. window: how a long clip is cropped by default.
-    extra: the extra that it needs (`pip install '.[laion]'`). group: its name for `humanclap fetch`. row: its row in the
+    extra: the extra that it needs (`pip install '.[msclap]'`). group: its name for `humanclap fetch`. row: its row in the
     study's tables, and own_file: the name under which HUMANCLAP_CHECKPOINTS may hold another file in its place.
     """
 
@@ -178,11 +178,11 @@ MODELS = {
                 "630k-audioset-best.pt",
                 "8053c9775516af2f4902e1e8281e356cc1bf7a85e8b761908170767b77c3f037", 1_863_587_645,
             ),
-            ROBERTA, extra="laion",
+            ROBERTA,
         ),
         Model(
             "laion-fusion", "LAION CLAP with feature fusion, laion-clap's own checkpoint", "laion", "laion",
-            _laion("630k-audioset-fusion-best.pt"), ROBERTA, "fusion", "laion", "laion-clap", "laion-clap.pt",
+            _laion("630k-audioset-fusion-best.pt"), ROBERTA, "fusion", None, "laion-clap", "laion-clap.pt",
         ),
         Model(
             "laion/clap-htsat-unfused", "LAION CLAP without fusion, as a transformers model",

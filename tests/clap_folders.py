@@ -86,6 +86,33 @@ def save_clap(folder: Path, fused: bool = False, seed: int = 0, **extractor_sett
     return folder
 
 
+def laion_names(clapmodel: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """A ClapModel's tensors under LAION's names, by plain replacement; query, key and value one below the other."""
+    names = {
+        "audio_model.audio_encoder.batch_norm.": "audio_branch.bn0.",
+        "audio_model.audio_encoder.": "audio_branch.",
+        "attention.self.relative": "attn.relative",
+        "attention.output.dense": "attn.proj",
+        "layernorm_before": "norm1",
+        "layernorm_after": "norm2",
+        "intermediate.dense.": "mlp.fc1.",
+        "output.dense.": "mlp.fc2.",
+        "projection.linear1.": "projection.0.",
+        "projection.linear2.": "projection.2.",
+    }
+    found = {}
+    for own, tensor in clapmodel.items():
+        key = own
+        for old, new in names.items() if not own.startswith("text_model.") else (("text_model.", "text_branch."),):
+            key = key.replace(old, new)
+        if "attention.self.query" in key and key.startswith("audio_branch."):
+            thirds = [clapmodel[own.replace(".query.", f".{kind}.")] for kind in ("query", "key", "value")]
+            key, tensor = key.replace("attention.self.query", "attn.qkv"), torch.cat(thirds)
+        if "attention.self." not in key or key.startswith("text_branch."):
+            found[key] = tensor
+    return found
+
+
 def save_clips(folder: Path, seed: int = 0) -> list[Path]:
     """Six clips of noise bursts: shorter than, exactly and longer than 1 s; 8 to 44.1 kHz; one in stereo."""
     rng = np.random.default_rng(seed)

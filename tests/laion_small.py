@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+import importlib
+import importlib.util
+import sys
+import warnings
 from functools import lru_cache
 from pathlib import Path
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 
 import torch
 from full_size import randomised
 from torch import nn
 
-from humanclap.clap.upstream import laion_models, surroundings_kept
+from humanclap.clap.microsoft import surroundings_kept
 
 WIDTH, JOINT, TEXT_WIDTH = 16, 24, 64
+
+
+def laion_models() -> ModuleType:
+    """laion_clap's `clap_module`, its models, without the package around it, which asks the hub for three tokenizers."""
+    with surroundings_kept():
+        warnings.filterwarnings("ignore", message="torch.meshgrid")
+        sys.path.insert(0, next(iter(importlib.util.find_spec("laion_clap").submodule_search_locations)))
+        return importlib.import_module("clap_module")
 
 
 class SmallLaion(nn.Module):
@@ -23,7 +35,14 @@ class SmallLaion(nn.Module):
         models = laion_models()
         from transformers import RobertaConfig, RobertaModel
 
-        heard = {"mel_bins": 64, "window_size": 1024, "hop_size": 480, "sample_rate": 48_000, "fmin": 50, "fmax": 14_000}
+        heard = {
+            "mel_bins": 64,
+            "window_size": 1024,
+            "hop_size": 480,
+            "sample_rate": 48_000,
+            "fmin": 50,
+            "fmax": 14_000,
+        }
         self.audio_branch = models.htsat.HTSAT_Swin_Transformer(
             embed_dim=WIDTH,
             depths=[2, 1, 2, 1],

@@ -604,7 +604,7 @@ def clap_weights_empty(folder):
     CHECKPOINTS,
     "a web page saved as weights",
     OPEN,
-    "model.safetensors could not be loaded: it is no safetensors file",
+    "model.safetensors could not be loaded: it is no safetensors file, or damaged",
     "fetch it again",
 )
 def clap_weights_page(folder):

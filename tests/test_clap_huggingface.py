@@ -17,7 +17,6 @@ from humanclap import audio, clap_score, load_clap
 from humanclap.audio import AudioError, load_audio
 from humanclap.clap import Clap
 from humanclap.clap.embedder import BATCH_SIZE, chunk_starts
-from humanclap.clap.fast_cpu import log_mel
 from humanclap.files import sha256_of
 
 RATE = 16_000  # of the tiny models, whose window is 1 s
@@ -124,22 +123,6 @@ def test_upstream_depends_on_its_seed_and_says_so(folders, clips):
     assert claps[0].front_end != claps[1].front_end
     fixed = [load_clap(folders[False], device="cpu", seed=seed).front_end for seed in (0, 1)]
     assert fixed[0] == fixed[1]
-
-
-@pytest.mark.parametrize("settings", [{}, {"fft_window_size": 512, "hop_length": 320, "sampling_rate": 16_000,
-                                           "frequency_max": 8_000, "feature_size": 16}])  # fmt: skip
-def test_log_mels_are_transformers_own(settings):
-    extractor = ClapFeatureExtractor(**settings)
-    rng = np.random.default_rng(0)
-    noise = rng.standard_normal(70_001).astype(np.float32)
-    # Loud, faint, silent at its end (the floor of -100 dB), and one that is cut off in the middle of a hop.
-    clips = [noise, 1e-4 * noise[:48_000], np.concatenate([noise[:9_000], np.zeros(9_000, np.float32)]), noise[:999]]
-    for clip in clips:
-        for filters in (extractor.mel_filters, extractor.mel_filters_slaney):
-            expected = extractor._np_extract_fbank_features(clip, filters)
-            found = log_mel(clip, filters, extractor.fft_window_size, extractor.hop_length)
-            assert found.dtype == np.float32 and found.shape == expected.shape
-            np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
 def test_the_front_end_does_not_depend_on_names_that_transformers_may_change(folders, claps, clips, monkeypatch):
@@ -311,7 +294,7 @@ def test_the_front_end_names_what_decides_features(folders, claps, folder, tmp_p
     clap = claps[False]
     clap.text_tokens(CAPTIONS)
     (tmp_path / "copy").mkdir()
-    clap.save_front_end(tmp_path / "copy")
+    clap.front_end_parts.save(tmp_path / "copy")
     for file in ("config.json", "model.safetensors"):
         shutil.copy(folders[False] / file, tmp_path / "copy")
     copy = load_clap(tmp_path / "copy", device="cpu")

@@ -11,19 +11,21 @@ import shutil
 import stat
 import sys
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from clap_folders import CAPTIONS, save_clap, save_clips
+from clap_folders import CAPTIONS, laion_names, save_clap, save_clips
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 from transformers import ClapModel
 
 from humanclap import load_clap, score_pairs
 from humanclap.clap import MODELS, checkpoints
-from humanclap.clap.checkpoints import laion_architecture, load_whole, read_shapes, read_weights
+from humanclap.clap.checkpoints import load_whole, read_shapes, read_weights
+from humanclap.clap.convert import clapmodel_config
 from humanclap.clap.huggingface import save_clapmodel
 from humanclap.clap.microsoft import msclap_version
 from humanclap.files import sha256_of
@@ -175,7 +177,7 @@ def test_empty_cut_and_foreign_weights_of_a_folder_each_say_so(folder, file):
     for content, message in (
         (b"", "it is empty"),
         (whole[: len(whole) // 2], "it is cut short"),
-        (b"<html>not found</html>", "it is no (safetensors file|PyTorch checkpoint)"),
+        (b"<html>not found</html>", "it is no (safetensors file, or damaged|PyTorch checkpoint)"),
     ):
         (folder / file).write_bytes(content)
         with pytest.raises(ValueError, match=f"{file} could not be loaded: {message}"):
@@ -281,19 +283,6 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(tmp_path, monkeypatc
 # --- checkpoint files -----------------------------------------------------------------------------------
 
 
-def _laion_like(width=96, depths=(2, 2, 6, 2), fused=False):
-    """The names and shapes that tell LAION's architectures apart."""
-    state = {KEY: torch.ones(width, 1, 4, 4)}
-    for layer, depth in enumerate(depths):
-        state |= {f"audio_branch.layers.{layer}.blocks.{i}.norm1.weight": torch.ones(1) for i in range(depth)}
-    state |= {f"text_branch.encoder.layer.{i}.output.dense.bias": torch.ones(1) for i in range(12)}
-    state["text_branch.embeddings.word_embeddings.weight"] = torch.ones(50, 2)
-    state["text_branch.embeddings.position_embeddings.weight"] = torch.ones(514, 2)
-    if fused:
-        state["audio_branch.patch_embed.fusion_model.local_att.0.weight"] = torch.ones(1)
-    return state
-
-
 @pytest.mark.parametrize("zipped", [True, False])
 def test_a_published_file_is_unwrapped(tmp_path, zipped):
     """`module.` prefixes, a state_dict among training state, numpy scalars; also in torch's older format."""
@@ -311,35 +300,48 @@ def test_a_published_file_is_unwrapped(tmp_path, zipped):
         assert {key: value.shape for key, value in read_shapes(wrapped).items()} == {KEY: (4,)}
 
 
-@pytest.mark.parametrize("fused", [False, True])
-@pytest.mark.parametrize(("audio_model", "width", "depth"), [("HTSAT-tiny", 96, 6), ("HTSAT-base", 128, 12)])
-def test_the_architecture_is_read_off_the_weights(audio_model, width, depth, fused):
-    found = laion_architecture(_laion_like(width, (2, 2, depth, 2), fused), "x.pt")
-    assert (found.fused, found.audio_model) == (fused, audio_model)
-    assert (found.n_tokens, found.n_positions, found.text_layers) == (50, 514, 12)
+@pytest.fixture(scope="module")
+def laion_state(folders):
+    """The fused model's weights under LAION's names."""
+    return laion_names(load_file(folders["fused"] / "model.safetensors"))
+
+
+def test_a_laion_file_opens_without_laion_clap_with_all_its_weights(laion_state, folders, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "laion_clap", None)
+    monkeypatch.setattr("humanclap.clap.convert.hub_files", lambda _: folders["fused"] / "tokenizer.json")
+    path = _saved({"state_dict": {f"module.{key}": value for key, value in laion_state.items()}}, tmp_path / "laion.pt")
+    ours, folder = (load_clap(source, device="cpu") for source in (path, folders["fused"]))
+    assert (ours.name, ours.window, ours.sample_rate, ours.max_tokens) == ("laion.pt", "fusion", 48_000, 62)
+    assert ours.checkpoint_sha256 == sha256_of(path) and not hasattr(ours, "front_end_parts")
+    state = ours.model.state_dict()
+    assert all(torch.equal(state[key], tensor) for key, tensor in folder.model.state_dict().items())
+    np.testing.assert_allclose(np.linalg.norm(ours.embed_text(CAPTIONS), axis=1), 1, atol=1e-6)
+    with pytest.raises(ValueError, match=r"laion is a model without feature fusion, .* use load_clap\('laion-fusion'"):
+        load_clap("laion", checkpoint=path)
 
 
 @pytest.mark.parametrize(
-    ("state", "message"),
+    ("changes", "message"),
     [
-        (_laion_like(64), r"64 wide with depths \(2, 2, 6, 2\); known: HTSAT-tiny"),
-        ({k: v for k, v in _laion_like().items() if "word_emb" not in k}, "word_embeddings.weight is missing"),
-        (_laion_like(fused=True) | {"audio_branch.mel_conv1d.0.weight": torch.ones(1)}, "allowed: aff_2d"),
+        ({"text_branch.embeddings.word_embeddings.weight": None}, "word_embeddings.weight' is missing"),
+        ({"audio_branch.mel_conv1d.0.weight": torch.ones(1)}, "allowed: aff_2d"),
         ({"audio_model.x": torch.ones(1)}, "these are a transformers.ClapModel's: give its folder"),
         ({"audio_encoder.x": torch.ones(1)}, "these are MS CLAP's"),
         ({"x": torch.ones(1)}, "its names are x"),
     ],
 )
-def test_other_architectures_are_named(state, message):
+def test_other_architectures_are_named(laion_state, changes, message):
+    own = laion_state if "_branch" in next(iter(changes)) else {}
+    state = {key: value for key, value in (own | changes).items() if value is not None}
     with pytest.raises(ValueError, match=message):
-        laion_architecture(state, "x.pt")
+        clapmodel_config(state, "x.pt")
 
 
 def test_the_version_of_an_msclap_is_read_off_its_weights():
     assert msclap_version({"audio_encoder.base.htsat.x": 0}, "x.pth") == "2023"
     assert msclap_version({"audio_encoder.base.conv_block1.x": 0}, "x.pth") == "2022"
     with pytest.raises(ValueError, match="no MS CLAP 2022 or 2023"):
-        msclap_version(_laion_like(), "x.pth")
+        msclap_version({KEY: 0}, "x.pth")
 
 
 class Trap:
@@ -449,16 +451,14 @@ def test_bad_settings_are_refused(folders, settings, message):
         load_clap(folders["unfused"], **{"device": "cpu"} | settings)
 
 
-@pytest.mark.parametrize(("kind", "package"), [("laion", "laion_clap"), ("msclap-2023", "msclap")])
-def test_a_missing_extra_is_named_with_the_way_to_install_it(tmp_path, monkeypatch, kind, package):
+def test_a_missing_extra_is_named_with_the_way_to_install_it(tmp_path, monkeypatch):
     import importlib.util
 
     find = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == package else find(name))
-    state = _laion_like() if kind == "laion" else {"audio_encoder.base.htsat.x": torch.ones(1)}
-    extra = kind.partition("-")[0]
-    with pytest.raises(ImportError, match=rf"pip install '\.\[{extra}\]', with Python 3\.11 or 3\.12"):
-        load_clap(kind, checkpoint=_saved(state, tmp_path / "weights.pt"))
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "msclap" else find(name))
+    path = _saved({"audio_encoder.base.htsat.x": torch.ones(1)}, tmp_path / "weights.pt")
+    with pytest.raises(ImportError, match=r"pip install '\.\[msclap\]', with Python 3\.11 or 3\.12"):
+        load_clap("msclap-2023", checkpoint=path)
 
 
 # --- the hub, as a local cache --------------------------------------------------------------------------
@@ -526,18 +526,20 @@ def test_what_can_not_be_fetched_is_named_with_the_way_to_get_it(hub_cache, name
         load_clap(name)
 
 
-@pytest.mark.extra("laion")
-def test_a_published_file_with_another_content_is_refused_before_a_number_is_made(tmp_path, monkeypatch):
-    published = MODELS["laion"].weights.sha256
-    path = _saved(_laion_like(), tmp_path / "630k-audioset-best.pt")
-    monkeypatch.setattr("humanclap.hub.hub_files", lambda spec: path)
-    monkeypatch.setattr("humanclap.clap.laion.hub_files", lambda spec: path)
-    monkeypatch.setattr("transformers.RobertaTokenizerFast.from_pretrained", lambda *_, **__: None)
-    clap = load_clap("laion", device="cpu")
-    with pytest.raises(ValueError, match=f"is not the published 630k-audioset-best.pt.*expected {published}"):
-        _ = clap.checkpoint_sha256
-    with pytest.raises(ValueError, match=f"expected {published}"):
-        _ = clap.model
+def test_a_published_file_with_another_content_is_refused_before_a_number_is_made(
+    laion_state, folders, tmp_path, monkeypatch
+):
+    published = MODELS["laion-fusion"].weights
+    monkeypatch.setitem(
+        MODELS, "laion-fusion", replace(MODELS["laion-fusion"], weights=replace(published, sha256="ab"))
+    )
+    path = _saved(laion_state, tmp_path / "laion.pt")
+    monkeypatch.setattr("humanclap.hub.hub_files", lambda _: path)
+    monkeypatch.setattr("humanclap.clap.convert.hub_files", lambda _: folders["fused"] / "tokenizer.json")
+    clap = load_clap("laion-fusion", device="cpu")
+    for attribute in ("checkpoint_sha256", "model"):
+        with pytest.raises(ValueError, match="is not the published laion.pt.*expected ab"):
+            getattr(clap, attribute)
 
 
 def test_loading_is_silent(folder, capsys, caplog):

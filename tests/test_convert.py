@@ -7,16 +7,14 @@ import copy
 import numpy as np
 import pytest
 import torch
-from clap_folders import CAPTIONS, save_clap
+from clap_folders import CAPTIONS, laion_names, save_clap
 from full_size import hub, laion_checkpoint, save_clips, serving, session_folder, upstream_laion
-from laion_small import save_laion, small_laion
+from laion_small import laion_models, save_laion, small_laion
 from transformers import ClapFeatureExtractor, ClapModel
 
 from humanclap import load_clap
 from humanclap.clap.checkpoints import read_weights
-from humanclap.clap.convert import clapmodel_config, clapmodel_state, to_clapmodel, to_laion
-from humanclap.clap.laion import MAX_TOKENS
-from humanclap.clap.upstream import laion_models
+from humanclap.clap.convert import MAX_TOKENS, clapmodel_config, clapmodel_state, to_clapmodel, to_laion
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +84,7 @@ def test_there_and_back_every_tensor_is_what_it_was(made, tmp_path):
 
 def test_laion_clap_reads_it_by_its_own_loader(made, tmp_path):
     """Its load_state_dict deletes a key, and the rest must fit the model to the last one."""
-    laion, checkpoint, folder, fused = made
+    _, checkpoint, folder, fused = made
     back = to_laion(folder, tmp_path / "back.pt", base=checkpoint)
     state = laion_models().factory.load_state_dict(str(back))
     copy.deepcopy(small_laion(fused, seed=1)).load_state_dict(state, strict=True)
@@ -124,8 +122,8 @@ def test_the_architecture_of_the_published_models_is_read_off_their_tensors():
     with torch.device("meta"):
         model = ClapModel(ClapConfig(audio_config=audio, text_config={"layer_norm_eps": 1e-5}))
     wanted = model.state_dict()
-    base = _laion_names(wanted)
-    config = clapmodel_config(base)
+    base = laion_names(wanted)
+    config = clapmodel_config(base, "x.pt")
     found = (config.audio_config.depths, config.audio_config.num_attention_heads, config.audio_config.hidden_size)
     assert found == ([2, 2, 12, 2], [4, 8, 16, 32], 1024)
     assert (config.audio_config.window_size, config.audio_config.mlp_ratio) == (8, 4.0)
@@ -133,25 +131,6 @@ def test_the_architecture_of_the_published_models_is_read_off_their_tensors():
     with torch.device("meta"):
         again = ClapModel(config).state_dict()
     assert {key: value.shape for key, value in again.items()} == {key: value.shape for key, value in wanted.items()}
-
-
-def _laion_names(clapmodel: dict) -> dict:
-    """A ClapModel's tensors under LAION's names, by plain replacement of the few that the shapes are read from."""
-    names = {
-        "audio_model.audio_encoder.batch_norm.": "audio_branch.bn0.",
-        "audio_model.audio_encoder.": "audio_branch.",
-        "attention.self.relative": "attn.relative",
-        "intermediate.dense.": "mlp.fc1.",
-        "text_model.": "text_branch.",
-        "text_projection.linear1.": "text_projection.0.",
-    }
-    found = {}
-    for key, tensor in clapmodel.items():
-        for old, new in names.items():
-            if not key.startswith("text_model.encoder") or old == "text_model.":
-                key = key.replace(old, new)
-        found[key] = tensor
-    return found
 
 
 # --- refusals -------------------------------------------------------------------------------------------

@@ -658,7 +658,7 @@ def test_a_learning_rate_that_explodes_is_reported(clap, sets):
 def test_the_base_may_be_a_folder(clap, corpus, sets, tmp_path):
     folder = tmp_path / "base"
     clap.model.save_pretrained(folder)
-    clap.save_front_end(folder)
+    clap.front_end_parts.save(folder)
     result = finetune(FinetuneConfig(epochs=1, learning_rate=1e-3), *sets, base=folder, device="cpu", progress=False)
     named = FinetuneConfig(epochs=1, learning_rate=1e-3, base=str(folder))
     assert same_weights(result.model, finetune(named, *sets, device="cpu", progress=False).model)

@@ -94,7 +94,7 @@ def load_clap(
         ValueError: an unknown name, device, window or precision; a file that is damaged or holds another model. At the
             first embedding also: weights that do not fit, are not the published ones, or were replaced since.
         FileNotFoundError: a file that is missing or can't be fetched (it says what to fetch and where to put it).
-        ImportError: the model needs an extra (it says which, and for which Pythons).
+        ImportError: MS CLAP needs an extra (it says which, and for which Pythons).
     """
     seed = checks.whole_number(seed, "seed")
     settings = {"device": device, "window": window, "precision": precision, "seed": seed}
@@ -103,7 +103,7 @@ def load_clap(
 
 
 def _open(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Embedder:
-    from .huggingface import HuggingFaceClap, find_folder, is_hub_id  # torch and transformers load here
+    from .huggingface import HuggingFaceClap, find_folder  # torch and transformers load here
 
     if name in _WITH_FILES:
         return _open_named(name, checkpoint, settings)
@@ -112,21 +112,22 @@ def _open(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Em
             f"checkpoint goes with a named model ({', '.join(_WITH_FILES)}), and {name!r} is none: give the file or folder "
             "as name instead"
         )
-    path = expanded(name) if name else None
-    if name.endswith((".pt", ".pth")) or (path and path.is_file()):
+    path = expanded(name)
+    if name.endswith((".pt", ".pth")) or path.is_file():
         return _open_file(path, path.name, settings)
-    if path and (path.is_dir() or is_hub_id(name)):
-        folder = find_folder(path if path.is_dir() else name)
-        return HuggingFaceClap(folder, path.resolve().name if path.is_dir() else name, **settings)
-    raise ValueError(
-        f"unknown CLAP {name!r}. Known: {', '.join(_WITH_FILES)}; a .pt or .pth file; the folder of a saved "
-        "transformers.ClapModel, which must exist; or a hub id, owner/name"
-    )
+    folder = find_folder(name)
+    if folder is None:
+        raise ValueError(
+            f"unknown CLAP {name!r}. Known: {', '.join(_WITH_FILES)}; a .pt or .pth file; the folder of a saved "
+            "transformers.ClapModel, which must exist; or a hub id, owner/name"
+        )
+    return HuggingFaceClap(folder, path.resolve().name if path.is_dir() else name, **settings)
 
 
 def _open_named(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Embedder:
     from ..hub import DownloadError, hub_files
     from .embedder import choose_device
+    from .huggingface import HuggingFaceClap, has_front_end_settings
 
     model = MODELS[name]
     choose_device(settings["device"])  # before a download
@@ -141,30 +142,26 @@ def _open_named(name: str, checkpoint: str | os.PathLike | None, settings: dict)
         path = expanded(checkpoint)
     if model.backend != "huggingface":
         return _open_file(path, name, settings, named=name)
-    from .huggingface import HuggingFaceClap, has_front_end_settings, note_other_front_end
-
     if not path.exists():
         raise FileNotFoundError(f"checkpoint {path} is not there; give the folder of a saved ClapModel")
     folder = path if path.is_dir() else path.parent
     own = checkpoint is not None or has_front_end_settings(folder)
     clap = HuggingFaceClap(folder, name, front_end=None if own else hub_files(model.tokenizer).parent, **settings)
     if checkpoint is None:
-        note_other_front_end(clap)
+        clap.note_other_front_end()
     return clap
 
 
 def _open_file(path: Path, name: str, settings: dict, named: str = "") -> Embedder:
     """LAION's or Microsoft's file: what `named` says, or else its weights."""
     from .checkpoints import read_shapes
+    from .laion import LaionClap
+    from .microsoft import MicrosoftClap
 
     if named:
         is_microsoft = MODELS[named].backend == "microsoft"
     else:
         is_microsoft = any(key.startswith("audio_encoder.") for key in read_shapes(path))
     if is_microsoft:
-        from .microsoft import MicrosoftClap
-
         return MicrosoftClap(path, name, named.removeprefix("msclap-") or None, **settings)
-    from .laion import LaionClap
-
     return LaionClap(path, name, named == "laion-fusion" if named else None, **settings)

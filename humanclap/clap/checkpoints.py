@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import pickle
 import re
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,16 +19,6 @@ from ..files import read_hashed, read_unchanged, require_regular, sha256_of
 
 _SHOWN = 8  # keys in a message
 _PREFIX = "module."  # of a model that was saved inside DistributedDataParallel
-_DEPTHS = {"HTSAT-tiny": (96, (2, 2, 6, 2)), "HTSAT-base": (128, (2, 2, 12, 2))}
-_AUDIO, _TEXT = "audio_branch.", "text_branch."
-_KINDS = {
-    "audio_model.": "these are a transformers.ClapModel's: give its folder",
-    "audio_encoder.": "these are MS CLAP's: load_clap('msclap-2022' or 'msclap-2023', checkpoint=...)",
-    _AUDIO: "its audio or text encoder is another one",
-}
-
-
-# --- files to tensors -----------------------------------------------------------------------------------
 
 
 def read_weights(paths: Sequence[Path]) -> tuple[dict[str, torch.Tensor], str]:
@@ -48,17 +36,7 @@ def read_weights(paths: Sequence[Path]) -> tuple[dict[str, torch.Tensor], str]:
     state: dict[str, torch.Tensor] = {}
     hashes = []
     for path in paths:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load
-
-            read_shapes(path)  # says better than the library what is wrong
-            file = read_hashed(path)
-            try:
-                content, sha256 = load(file.content), file.sha256
-            except Exception as error:  # SafetensorError is an Exception and nothing more
-                raise _damaged(path, error) from error
-        else:
-            content, sha256 = _load_hashed(path)
+        content, sha256 = _read_safetensors(path) if path.suffix == ".safetensors" else _read_pickle(path)
         state |= _state_in(content, path)
         hashes.append(sha256)
     return state, _joint_sha256(paths, hashes)
@@ -77,29 +55,18 @@ def read_shapes(path: Path) -> dict[str, torch.Tensor]:
     if path.suffix != ".safetensors":
         content = _load(path, path, mmap=_require_torch_file(path))
         return {key: value.to("meta") for key, value in _state_in(content, path).items()}
-    require_regular(path, ValueError)
-    size = os.path.getsize(path)
-    if size == 0:
-        raise ValueError(f"{path} could not be loaded: it is empty (0 bytes); fetch it again")
-    with open(path, "rb") as file:
-        n_header = int.from_bytes(file.read(8), "little")
-        start = file.read(1)
-        if start != b"{":
-            raise ValueError(f"{path} could not be loaded: it is no safetensors file; fetch it again")
-        try:
-            header = json.loads(start + file.read(n_header - 1)) if 8 + n_header <= size else {}
-            entries = {key: entry for key, entry in header.items() if key != "__metadata__"}
-            end = max((entry["data_offsets"][1] for entry in entries.values()), default=0)
-            shapes = {key: torch.empty(entry["shape"], device="meta") for key, entry in entries.items()}
-        except (ValueError, KeyError, TypeError, AttributeError, RuntimeError) as error:
-            raise ValueError(f"{path} could not be loaded: its header is damaged; fetch it again") from error
-    if 8 + n_header + end > size:
-        raise ValueError(f"{path} could not be loaded: it is cut short at {size:,} bytes; fetch it again")
-    return shapes
+    from safetensors import safe_open
+
+    _require_content(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            return {key: torch.empty(file.get_slice(key).get_shape(), device="meta") for key in file.keys()}  # noqa: SIM118
+    except Exception as error:  # SafetensorError is an Exception and nothing more
+        raise _bad_safetensors(path, error) from error
 
 
 def require_fit(
-    model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str | os.PathLike, may_differ: Iterable[str] = ()
+    model: torch.nn.Module, state: Mapping[str, torch.Tensor], path: str | os.PathLike, may_differ: Iterable[str]
 ) -> None:
     """Raise ValueError for weights that are missing, unexpected or of another shape, with their names.
 
@@ -107,15 +74,14 @@ def require_fit(
     """
     own, free = model.state_dict(), tuple(may_differ)
     found = {
-        "missing": own.keys() - state.keys(),
-        "unexpected": state.keys() - own.keys(),
+        "missing": {key for key in own.keys() - state.keys() if not key.endswith(free)},
+        "unexpected": {key for key in state.keys() - own.keys() if not key.endswith(free)},
         "mismatched": {key for key in own.keys() & state.keys() if own[key].shape != state[key].shape},
     }
     for kind, keys in found.items():
-        wrong = sorted(key for key in keys if kind == "mismatched" or not key.endswith(free or ("\0",)))
-        if wrong:
+        if keys:
             raise ValueError(
-                f"{path} does not fit the model: {len(wrong)} {kind} weight(s): {listed(wrong)}. Save model and "
+                f"{path} does not fit the model: {len(keys)} {kind} weight(s): {first_of(sorted(keys))}. Save model and "
                 "configuration together (save_pretrained), or fetch both again"
             )
 
@@ -130,67 +96,9 @@ def load_whole(
     model.load_state_dict(fitting, strict=False, assign=True)
 
 
-def listed(names: Sequence[str]) -> str:
+def first_of(names: Sequence[str]) -> str:
     """The first names of many, for a message."""
     return ", ".join(names[:_SHOWN]) + (", ..." if len(names) > _SHOWN else "")
-
-
-# --- what weights are -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class LaionArchitecture:
-    """What LAION's weights belong to, read off their names and shapes."""
-
-    fused: bool
-    """With feature fusion (aff_2d): a clip over 10 s is heard as a whole and in three chunks."""
-    audio_model: str
-    """"HTSAT-tiny" or "HTSAT-base", as laion_clap calls them."""
-    n_tokens: int
-    """RoBERTa's vocabulary."""
-    n_positions: int
-    """Rows of RoBERTa's position table; two more than the tokens that fit."""
-    text_layers: int
-    """RoBERTa's layers."""
-
-
-def laion_architecture(state: Mapping[str, torch.Tensor], path: str | os.PathLike) -> LaionArchitecture:
-    """Fused or not, tiny or base, from names and shapes. Raises ValueError for any other architecture."""
-    require_laion(state, path)
-    width = _shape(state, f"{_AUDIO}patch_embed.proj.weight", path)[0]
-    depths = tuple(_count(state, f"{_AUDIO}layers.{i}.blocks.") for i in range(4))
-    named = [name for name, parts in _DEPTHS.items() if parts == (width, depths)]
-    if not named:
-        known = "; ".join(f"{name}: {width} wide, depths {d}" for name, (width, d) in _DEPTHS.items())
-        raise ValueError(f"{path}: an audio encoder {width} wide with depths {depths}; known: {known}")
-    words = _shape(state, f"{_TEXT}embeddings.word_embeddings.weight", path)[0]
-    positions = _shape(state, f"{_TEXT}embeddings.position_embeddings.weight", path)[0]
-    fusion = f"{_AUDIO}patch_embed.fusion_model."
-    fused = any(key.startswith(fusion) for key in state)
-    if f"{_AUDIO}mel_conv1d.0.weight" in state or any(key.startswith(f"{fusion}local_att2") for key in state):
-        raise ValueError(f"{path} has a kind of feature fusion that no published model has; allowed: aff_2d")
-    return LaionArchitecture(fused, named[0], words, positions, _count(state, f"{_TEXT}encoder.layer."))
-
-
-def require_laion(state: Mapping[str, torch.Tensor], path: str | os.PathLike) -> None:
-    """Raise ValueError, with what they seem to be, for weights that are not LAION's."""
-    if not any(key.startswith(_AUDIO) for key in state):
-        raise ValueError(f"{path} holds no LAION CLAP: no weight begins with {_AUDIO}; {_looks_like(state)}")
-
-
-def _shape(state: Mapping[str, torch.Tensor], key: str, path: str | os.PathLike) -> tuple[int, ...]:
-    if key not in state:
-        raise ValueError(f"{path} is no LAION CLAP of HTSAT and RoBERTa: {key} is missing; {_looks_like(state)}")
-    return tuple(state[key].shape)
-
-
-def _count(state: Mapping[str, torch.Tensor], prefix: str) -> int:
-    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
-
-
-def _looks_like(state: Mapping) -> str:
-    found = [text for prefix, text in _KINDS.items() if any(str(key).startswith(prefix) for key in state)]
-    return found[0] if found else f"its names are {listed(sorted(map(str, state)))}"
 
 
 # --- inside ---------------------------------------------------------------------------------------------
@@ -203,7 +111,18 @@ def _joint_sha256(paths: Sequence[Path], hashes: Sequence[str]) -> str:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _load_hashed(path: Path) -> tuple[object, str]:
+def _read_safetensors(path: Path) -> tuple[dict[str, torch.Tensor], str]:
+    from safetensors.torch import load
+
+    _require_content(path)
+    file = read_hashed(path)
+    try:
+        return load(file.content), file.sha256
+    except Exception as error:  # SafetensorError is an Exception and nothing more
+        raise _bad_safetensors(path, error) from error
+
+
+def _read_pickle(path: Path) -> tuple[object, str]:
     _require_torch_file(path)
 
     def read(file: BinaryIO) -> tuple[object, str]:
@@ -237,22 +156,28 @@ def _load(source: Path | BinaryIO, path: Path, mmap: bool = False) -> object:
 def _state_in(content: object, path: Path) -> dict[str, torch.Tensor]:
     """The weights in what a file holds, out of their wrapper, by the model's own names."""
     if not isinstance(content, Mapping):
-        raise ValueError(f"{path} holds a {type(content).__name__}; expected a dict of weights")
+        raise ValueError(f"{path} holds a {type(content).__name__}; expected a dict of weights")  # noqa: TRY004
     state = next((content[key] for key in ("state_dict", "model") if isinstance(content.get(key), Mapping)), content)
     others = [str(key) for key, value in state.items() if not isinstance(value, torch.Tensor)]
     if others or not state:
-        raise ValueError(f"{path} holds no set of weights: {listed(others) or 'it is empty'}")
+        raise ValueError(f"{path} holds no set of weights: {first_of(others) or 'it is empty'}")
     return {str(key).removeprefix(_PREFIX): value for key, value in state.items()}
 
 
-def _require_torch_file(path: Path) -> bool:
-    """Whether `path` is a zip, as torch has saved since 1.6. Raises for what is no whole torch file."""
+def _require_content(path: Path) -> int:
+    """The size of a file that is one and not empty."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there; give the path of a checkpoint (.pt, .pth)")
     require_regular(path, FileNotFoundError if path.is_dir() else ValueError)
     size = path.stat().st_size
     if size == 0:
         raise ValueError(f"{path} could not be loaded: it is empty (0 bytes); fetch it again")
+    return size
+
+
+def _require_torch_file(path: Path) -> bool:
+    """Whether `path` is a zip, as torch has saved since 1.6. Raises for what is no whole torch file."""
+    size = _require_content(path)
     with path.open("rb") as file:
         start = file.read(4)
     if start == b"PK\x03\x04":
@@ -279,6 +204,11 @@ def _allowed() -> list:
 
 def _damaged(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path} could not be loaded: it is damaged or cut short; fetch it again ({_reason(error)})")
+
+
+def _bad_safetensors(path: Path, error: Exception) -> ValueError:
+    what = "cut short" if "ncomplete" in str(error) else "no safetensors file, or damaged"
+    return ValueError(f"{path} could not be loaded: it is {what}; fetch it again")
 
 
 def _reason(error: Exception) -> str:

@@ -6,7 +6,9 @@ import math
 import os
 import re
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,17 +16,14 @@ from torch import Tensor
 from ..files import expanded, writing
 from ..hub import hub_files
 from ..models import ROBERTA
-from .checkpoints import listed, read_weights, require_laion
-from .huggingface import (
-    CONSTANTS,
-    FrontEnd,
-    clapmodel,
-    find_folder,
-    find_weights,
-    preprocessor_settings,
-    save_clapmodel,
-)
-from .laion import MAX_TOKENS
+from .checkpoints import first_of, read_weights
+from .huggingface import CONSTANTS, FrontEnd, clapmodel, find_folder, find_weights, laion_settings, save_clapmodel
+
+if TYPE_CHECKING:
+    from transformers import ClapConfig
+
+MAX_TOKENS = 77
+"""Where laion_clap cuts a caption, in tokens."""
 
 _AUDIO, _HF_AUDIO = "audio_branch", "audio_model.audio_encoder"
 _BLOCK, _HF_BLOCK = f"{_AUDIO}.layers.{{i}}.blocks.{{j}}", f"{_HF_AUDIO}.layers.{{i}}.blocks.{{j}}"
@@ -63,6 +62,11 @@ _LAION_ONLY = (
     f"{_BLOCK}.attn_mask",
 )
 _FIELDS = {"i": r"(?P<i>\d+)", "j": r"(?P<j>\d+)", "p": r"(?P<p>weight|bias)", "rest": r"(?P<rest>.+)"}
+# What weights without audio_branch. are, by the beginning of a name.
+_OTHERS = {
+    "audio_model.": "these are a transformers.ClapModel's: give its folder",
+    "audio_encoder.": "these are MS CLAP's: load_clap('msclap-2022' or 'msclap-2023', checkpoint=...)",
+}
 
 
 def to_clapmodel(
@@ -75,20 +79,11 @@ def to_clapmodel(
     Raises FileExistsError for a target that exists, FileNotFoundError for a missing source or tokenizer, ValueError for
     weights that do not fit.
     """
-    from transformers import RobertaTokenizerFast
-
     source, target = expanded(source), _new(target)
     laion, _ = read_weights([source])
-    require_laion(laion, source)
-    config = clapmodel_config(laion)
+    config = clapmodel_config(laion, source)
     model = clapmodel(config, clapmodel_state(laion), source)
-    folder = hub_files(ROBERTA).parent if tokenizer is None else expanded(tokenizer)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"no tokenizer folder {folder}; leave it out for roberta-base's")
-    roberta = RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
-    roberta.model_max_length = MAX_TOKENS
-    settings = preprocessor_settings(config.audio_config.enable_fusion)
-    return save_clapmodel(target, model, FrontEnd(settings, roberta))
+    return save_clapmodel(target, model, laion_front_end(config.audio_config.enable_fusion, tokenizer))
 
 
 def to_laion(source: str | os.PathLike, target: str | os.PathLike, base: str | os.PathLike) -> Path:
@@ -98,14 +93,31 @@ def to_laion(source: str | os.PathLike, target: str | os.PathLike, base: str | o
     FileExistsError for a target that exists, FileNotFoundError for a missing source or base, ValueError where the two do
     not fit.
     """
-    target, base = _new(target), expanded(base)
-    model, _ = read_weights(find_weights(find_folder(source)))
+    target, base, folder = _new(target), expanded(base), find_folder(source)
+    if folder is None:
+        raise FileNotFoundError(f"there is no folder {os.fspath(source)!r}, and it is no hub id (owner/name) either")
+    model, _ = read_weights(find_weights(folder))
     base_state, _ = read_weights([base])
-    require_laion(base_state, base)
+    _require_laion(base_state, base)
     state = laion_state(model, base_state)
     with writing(target) as fresh:
         torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, fresh)
     return target
+
+
+def laion_front_end(fused: bool, tokenizer: str | os.PathLike | None = None) -> FrontEnd:
+    """What goes with LAION's models: the settings of `laion/clap-htsat-fused` or -unfused, and RoBERTa's tokenizer.
+
+    `tokenizer` is as in `to_clapmodel`. Raises FileNotFoundError for one that is missing or can't be fetched.
+    """
+    from transformers import RobertaTokenizerFast
+
+    folder = hub_files(ROBERTA).parent if tokenizer is None else expanded(tokenizer)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"no tokenizer folder {folder}; leave it out for roberta-base's")
+    roberta = RobertaTokenizerFast.from_pretrained(folder, local_files_only=True)
+    roberta.model_max_length = MAX_TOKENS
+    return FrontEnd(laion_settings(fused), roberta)
 
 
 def clapmodel_state(laion: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -115,7 +127,7 @@ def clapmodel_state(laion: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     state, unknown = {}, []
     for key, tensor in laion.items():
-        if key.endswith(CONSTANTS) or any(_match(pattern, key) for pattern in _LAION_ONLY):
+        if key.endswith(CONSTANTS) or _is_laion_only(key):
             continue
         if (parts := _match(_QKV, key)) is not None:
             for pattern, third in zip(_QUERY_KEY_VALUE, tensor.chunk(3), strict=True):
@@ -134,7 +146,7 @@ def laion_state(model: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict
     The result has text_branch.embeddings.position_ids, which laion_clap insists on. Raises ValueError with the names of
     keys that are in no table, that `base` lacks or has in another shape, and of those that only `base` has.
     """
-    state = {key: tensor for key, tensor in base.items() if any(_match(pattern, key) for pattern in _LAION_ONLY)}
+    state = {key: tensor for key, tensor in base.items() if _is_laion_only(key)}
     unknown: list[str] = []
     thirds: dict[str, dict[int, Tensor]] = {}
     for key, tensor in model.items():
@@ -162,14 +174,18 @@ def laion_state(model: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict
     return state | {"text_branch.embeddings.position_ids": torch.arange(n_positions)[None]}
 
 
-def clapmodel_config(laion: Mapping[str, Tensor]):
-    """The ClapConfig of a LAION state, read off its tensors: HTSAT-tiny, -base or another size, fused or not.
+def clapmodel_config(laion: Mapping[str, Tensor], path: str | os.PathLike) -> ClapConfig:
+    """The ClapConfig of a LAION state, read off its names and shapes: HTSAT-tiny, -base or another size, fused or not.
 
     layer_norm_eps is RoBERTa's 1e-5 and not ClapTextConfig's 1e-12. A RoBERTa head is 64 wide, which no tensor says.
-    Raises ValueError for a state that is no HTSAT with RoBERTa.
+    Raises ValueError for a state that is no HTSAT with RoBERTa; `path` is for messages.
     """
     from transformers import ClapConfig
 
+    _require_laion(laion, path)
+    fusion = f"{_AUDIO}.patch_embed.fusion_model."
+    if f"{_AUDIO}.mel_conv1d.0.weight" in laion or any(key.startswith(f"{fusion}local_att2") for key in laion):
+        raise ValueError(f"{path} has a kind of feature fusion that no published model has; allowed: aff_2d")
     try:
         width, _, patch, _ = laion[f"{_AUDIO}.patch_embed.proj.weight"].shape  # [C, 1, patch, patch]
         vocabulary, text_width = laion["text_branch.embeddings.word_embeddings.weight"].shape
@@ -181,7 +197,7 @@ def clapmodel_config(laion: Mapping[str, Tensor]):
             "vocab_size": vocabulary,
             "hidden_size": text_width,
             "num_attention_heads": max(1, text_width // 64),
-            "num_hidden_layers": _count(laion, r"text_branch\.encoder\.layer\.(\d+)\..+"),
+            "num_hidden_layers": _count(laion, "text_branch.encoder.layer."),
             "intermediate_size": laion["text_branch.encoder.layer.0.intermediate.dense.weight"].shape[0],
             "max_position_embeddings": laion["text_branch.embeddings.position_embeddings.weight"].shape[0],
             "type_vocab_size": laion["text_branch.embeddings.token_type_embeddings.weight"].shape[0],
@@ -203,10 +219,10 @@ def clapmodel_config(laion: Mapping[str, Tensor]):
             "projection_dim": joint,
         }
         if fused:
-            audio["aff_block_r"] = width // laion[f"{_AUDIO}.patch_embed.fusion_model.local_att.0.weight"].shape[0]
+            audio["aff_block_r"] = width // laion[f"{fusion}local_att.0.weight"].shape[0]
     except (KeyError, IndexError) as error:
         raise ValueError(
-            f"not a LAION checkpoint with HTSAT and RoBERTa: {error} is missing. Allowed: HTSAT-tiny and "
+            f"{path} is no LAION checkpoint with HTSAT and RoBERTa: {error} is missing. Allowed: HTSAT-tiny and "
             "HTSAT-base, with and without fusion"
         ) from error
     return ClapConfig(text_config=text, audio_config=audio, projection_dim=joint)
@@ -215,11 +231,23 @@ def clapmodel_config(laion: Mapping[str, Tensor]):
 # --- inside ---------------------------------------------------------------------------------------------
 
 
+def _require_laion(state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
+    """Raise ValueError, with what they seem to be, for weights that are not LAION's."""
+    if not any(key.startswith(f"{_AUDIO}.") for key in state):
+        found = [text for prefix, text in _OTHERS.items() if any(key.startswith(prefix) for key in state)]
+        seems = found[0] if found else f"its names are {first_of(sorted(state))}"
+        raise ValueError(f"{path} holds no LAION CLAP: no weight begins with {_AUDIO}.; {seems}")
+
+
 def _match(pattern: str, key: str) -> dict[str, str] | None:
     """What the fields of a pattern are in `key`, or None where it does not match from end to end."""
-    regex = re.sub(r"\\\{(\w+)\\\}", lambda field: _FIELDS[field[1]], re.escape(pattern))
-    found = re.fullmatch(regex, key)
+    found = _regex(pattern).fullmatch(key)
     return None if found is None else found.groupdict()
+
+
+@cache
+def _regex(pattern: str) -> re.Pattern:
+    return re.compile(re.sub(r"\\\{(\w+)\\\}", lambda field: _FIELDS[field[1]], re.escape(pattern)))
 
 
 def _renamed(key: str, side: int) -> str | None:
@@ -230,24 +258,27 @@ def _renamed(key: str, side: int) -> str | None:
     return None
 
 
-def _refuse(keys: Iterable[str], problem: str) -> None:
+def _is_laion_only(key: str) -> bool:
+    return any(_match(pattern, key) is not None for pattern in _LAION_ONLY)
+
+
+def _refuse(keys: list[str], problem: str) -> None:
     """Raise ValueError with the names, if there are any; `problem` has {n} for their number."""
-    keys = list(keys)
     if keys:
-        raise ValueError(f"{problem.format(n=len(keys))}: {listed(keys)}")
+        raise ValueError(f"{problem.format(n=len(keys))}: {first_of(keys)}")
 
 
-def _count(state: Iterable[str], pattern: str) -> int:
-    return len({found[1] for key in state if (found := re.fullmatch(pattern, key))})
+def _count(state: Iterable[str], prefix: str) -> int:
+    return len({key[len(prefix) :].split(".")[0] for key in state if key.startswith(prefix)})
 
 
 def _by_stage(laion: Mapping[str, Tensor], name: str) -> list[list[Tensor]]:
     """The tensors `name` of all HTSAT blocks, by stage."""
-    stages = []
-    for i in range(_count(laion, rf"{_AUDIO}\.layers\.(\d+)\..+")):
-        n_blocks = _count(laion, rf"{_AUDIO}\.layers\.{i}\.blocks\.(\d+)\..+")
-        stages.append([laion[f"{_AUDIO}.layers.{i}.blocks.{j}.{name}"] for j in range(n_blocks)])
-    return stages
+    layers = f"{_AUDIO}.layers."
+    return [
+        [laion[f"{layers}{i}.blocks.{j}.{name}"] for j in range(_count(laion, f"{layers}{i}.blocks."))]
+        for i in range(_count(laion, layers))
+    ]
 
 
 def _new(target: str | os.PathLike) -> Path:

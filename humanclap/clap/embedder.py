@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
 import logging
 import os
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -45,23 +44,27 @@ class Embedder:
     """
 
     sample_rate: int
+    n_samples: int
+    """Length of a window."""
     max_tokens: int
     """The longest caption that is read whole, in tokens, with the begin and end tokens."""
     dimension: int
     tokenizer: PreTrainedTokenizerBase
+    fused = False
+    """Whether the model has feature fusion, and so the window "fusion"."""
 
     def __init__(
         self,
         name: str,
         weights: Sequence[Path],
-        allowed: Sequence[str],
         device: str = "auto",
         window: str | None = None,
         precision: str = "fp32",
         seed: int = 0,
         published_sha256: str | None = None,
     ):
-        """`weights` are the files with them, `allowed` the windows, the default first; the rest is as in `load_clap`."""
+        """`weights` are the files with them; a model with a `published_sha256` takes no others; the rest as in `load_clap`."""
+        allowed = (FUSION, *audio.POLICIES) if self.fused else audio.POLICIES
         self.name, self.seed = name, seed
         self.device = choose_device(device)
         self.precision = checks.choice(precision, "precision", tuple(_AUTOCAST))
@@ -144,19 +147,17 @@ class Embedder:
 
     # --- features and tokens ----------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def front_end(self) -> str:
         """All that decides features and tokens, in one line of JSON: the same text, the same features."""
+        tokenizer = json.loads(
+            self.tokenizer.backend_tokenizer.to_str()
+        )  # all that it does, whatever files it came from
+        tokenizer |= {"padding": None, "truncation": None}  # of the last call; each call sets its own
+        sha256 = hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest()
         settings = {"format": FRONT_END_FORMAT, "window": self.window, "max_tokens": self.max_tokens}
-        settings |= {"tokenizer_sha256": self._tokenizer_sha256} | self.front_end_settings()
+        settings |= {"tokenizer_sha256": sha256} | self.front_end_settings()
         return json.dumps(settings | ({"seed": self.seed} if self.window == UPSTREAM else {}), sort_keys=True)
-
-    @cached_property
-    def _tokenizer_sha256(self) -> str:
-        """Of all that a fast tokenizer does, whatever files it came from."""
-        content = json.loads(self.tokenizer.backend_tokenizer.to_str())
-        content |= {"padding": None, "truncation": None}  # of the last call; each call sets its own
-        return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
         """N files -> tensors with a row for each window, on the CPU; safe to call from several threads.
@@ -181,14 +182,15 @@ class Embedder:
         for row, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"caption {row} is {text!r}; it must be a text that is not empty")
-        rows, pad = [self._token_ids(text) for text in texts], self.tokenizer.pad_token_id
+        rows, pad = [self.token_ids(text) for text in texts], self.tokenizer.pad_token_id
         width = max(map(len, rows))
         return {
             "input_ids": torch.tensor([[*row, *[pad] * (width - len(row))] for row in rows]),
             "attention_mask": torch.tensor([[1] * len(row) + [0] * (width - len(row)) for row in rows]),
         }
 
-    def _token_ids(self, text: str) -> list[int]:
+    def token_ids(self, text: str) -> list[int]:
+        """A caption's tokens, with those of begin and end, cut at `max_tokens`."""
         # verbose: transformers' own warning would speak of indexing errors, which the cut rules out.
         ids = self.tokenizer(text, verbose=False)["input_ids"]
         if len(ids) <= self.max_tokens:
@@ -252,18 +254,14 @@ class Embedder:
         return np.concatenate(rows)
 
     def _unit(self, encode: Callable[[dict], torch.Tensor], inputs: dict[str, torch.Tensor]) -> np.ndarray:
-        with self._inference():
-            return F.normalize(encode(inputs).float(), dim=-1).cpu().numpy()
-
-    @contextlib.contextmanager
-    def _inference(self) -> Iterator[None]:
+        """What a tower gives, as float32 unit vectors `[N, D]`, in eval mode and without a graph."""
         self.model.eval()
         reduced = {"dtype": _AUTOCAST[self.precision]} if self.precision != "fp32" else {"enabled": False}
         autocast = torch.autocast(torch.device(self.device).type, **reduced)
         # cuDNN would round fp32 convolutions to TF32, 10 bits of mantissa; the flag is restored afterwards.
         full_fp32 = torch.backends.cudnn.flags(enabled=torch.backends.cudnn.enabled, allow_tf32=False)
         with torch.inference_mode(), autocast, full_fp32:
-            yield
+            return F.normalize(encode(inputs).float(), dim=-1).cpu().numpy()
 
     def _check_health(self, tower: str) -> None:
         """Warn, once per process, if the tower "audio" or "text" gives nearly one vector for everything."""
@@ -275,12 +273,14 @@ class Embedder:
 
         def embed() -> np.ndarray:
             if tower == "text":
-                return np.concatenate(
-                    [self._unit(self.encode_text, self.text_tokens([text])) for text in health.CAPTIONS]
+                inputs, encode = [self.text_tokens([text]) for text in health.CAPTIONS], self.encode_text
+            else:
+                inputs, encode = (
+                    [self.features([sound]) for sound in health.sounds(self.sample_rate)],
+                    self.encode_audio,
                 )
-            clips = (self.features([sound]) for sound in health.sounds(self.sample_rate))
-            one = ({key: value[:1] for key, value in clip.items() if key != "windows"} for clip in clips)
-            return np.concatenate([self._unit(self.encode_audio, clip) for clip in one])
+            first = [{key: value[:1] for key, value in one.items() if key != "windows"} for one in inputs]
+            return np.concatenate([self._unit(encode, one) for one in first])
 
         health.check(self.name, self.checkpoint_sha256, tower, embed)
 
@@ -292,9 +292,6 @@ class MelEmbedder(Embedder):
     under "upstream" they are drawn as the package draws them, from numpy's old generator with this seed.
     """
 
-    fused: bool
-    n_samples: int
-    """Length of a window."""
     n_frames: int
     antialias = False
     """Whether a long clip's log-mels are smoothed before they are shrunk."""

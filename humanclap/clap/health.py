@@ -26,8 +26,7 @@ CAPTIONS = (
 )
 _SECONDS = 2.0
 _log = logging.getLogger(__name__)
-_found: dict[tuple[str, str], float] = {}  # in this process, by checksum and tower
-_warned: set[tuple[str, str]] = set()
+_known: dict[tuple[str, str], float] = {}  # in this process, by checksum and tower; each has been warned about
 
 
 def sounds(sample_rate: int) -> list[np.ndarray]:
@@ -52,8 +51,8 @@ def sounds(sample_rate: int) -> list[np.ndarray]:
 
 def mean_cosine(vectors: np.ndarray) -> float:
     """Mean cosine of all pairs of the rows of unit vectors `[N, D]`; NaN where one is not finite."""
-    products = np.asarray(vectors, dtype=np.float64) @ np.asarray(vectors, dtype=np.float64).T
-    return float(products[np.triu_indices(len(vectors), 1)].mean())
+    vectors = np.asarray(vectors, dtype=np.float64)
+    return float((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)].mean())
 
 
 def check(name: str, sha256: str, tower: str, embed: Callable[[], np.ndarray]) -> float:
@@ -62,14 +61,14 @@ def check(name: str, sha256: str, tower: str, embed: Callable[[], np.ndarray]) -
     `embed` gives the unit vectors, and is called only where the result for weights with this checksum is neither known in
     this process nor written down in `memory_file`. A warning is given once per process, weights and tower.
     """
-    known = _recalled(sha256)
-    mean = _found.get((sha256, tower), known.get(tower))
-    if mean is None:
-        mean = mean_cosine(embed())
-        _remember(sha256, known | {tower: mean})
-    _found[sha256, tower] = mean
-    if not mean <= LIMIT and (sha256, tower) not in _warned:
-        _warned.add((sha256, tower))
+    if (sha256, tower) in _known:
+        return _known[sha256, tower]
+    remembered = _recalled(sha256)
+    if tower not in remembered:
+        remembered[tower] = mean_cosine(embed())
+        _remember(sha256, remembered)
+    mean = _known[sha256, tower] = remembered[tower]
+    if not mean <= LIMIT:
         inputs = "captions" if tower == "text" else "sounds"
         _log.warning(
             "%s: the %s tower has collapsed: eight very different %s have a mean pairwise cosine of %.4f (healthy: below "

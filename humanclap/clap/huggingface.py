@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from .. import audio
 from ..files import expanded, write_text, writing
 from ..hub import hub_files
 from ..models import FRONT_END_FILE, WEIGHT_FILES, hub_model
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from transformers import ClapConfig, ClapModel, PreTrainedTokenizerBase
 
 _PROCESSOR_FILE = "processor_config.json"  # where transformers 5 puts the settings when a whole ClapProcessor is saved
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@[\w.-]+)?")  # "./model" and "../model" are folders that do not exist
 _TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _DECISIVE = (
     "feature_size", "sampling_rate", "hop_length", "fft_window_size", "nb_max_samples", "frequency_min", "frequency_max",
@@ -58,18 +57,24 @@ class FrontEnd:
         self.tokenizer.save_pretrained(folder)
 
 
-def preprocessor_settings(fused: bool, sample_rate: int = 48_000, seconds: int = 10, **changes) -> dict:
-    """preprocessor_config.json of LAION's models, of `laion/clap-htsat-fused` if `fused`; `changes` go on top."""
+def laion_settings(fused: bool) -> dict:
+    """preprocessor_config.json of LAION's models: `laion/clap-htsat-fused` if `fused`, else -unfused."""
     return {
         "feature_extractor_type": "ClapFeatureExtractor", "processor_class": "ClapProcessor",
-        "feature_size": 64, "sampling_rate": sample_rate, "hop_length": 480, "fft_window_size": 1024,
-        "max_length_s": seconds, "nb_max_samples": seconds * sample_rate, "frequency_min": 50, "frequency_max": 14_000,
+        "feature_size": 64, "sampling_rate": 48_000, "hop_length": 480, "fft_window_size": 1024,
+        "max_length_s": 10, "nb_max_samples": 480_000, "frequency_min": 50, "frequency_max": 14_000,
         "truncation": FUSION if fused else "rand_trunc", "padding": "repeatpad", "padding_side": "right",
         "padding_value": 0.0, "return_attention_mask": False, "top_db": None,
-    } | changes  # fmt: skip
+    }  # fmt: skip
 
 
-def read_front_end(folder: Path) -> FrontEnd:
+def has_front_end_settings(folder: Path) -> bool:
+    """Whether the settings of a feature extractor are in `folder`, in one of the two places."""
+    whole = folder / _PROCESSOR_FILE
+    return (folder / FRONT_END_FILE).is_file() or (whole.is_file() and "feature_extractor" in _json(whole))
+
+
+def _read_front_end(folder: Path) -> FrontEnd:
     """The front end in `folder`. Raises FileNotFoundError where it has none, ValueError for one that is damaged."""
     from transformers import AutoTokenizer
 
@@ -81,7 +86,18 @@ def read_front_end(folder: Path) -> FrontEnd:
     if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZER_FILES):
         names = " or ".join(" and ".join(names) for names in _TOKENIZER_FILES)
         raise FileNotFoundError(f"{folder} has no tokenizer: expected {names}")
-    settings = _front_end_settings(folder)
+    own = folder / FRONT_END_FILE
+    place = own if own.is_file() else folder / _PROCESSOR_FILE
+    settings = _json(place) if own.is_file() else _json(place)["feature_extractor"]
+    if not isinstance(settings, dict):
+        raise ValueError(f"{place} holds no settings of a feature extractor; save or fetch it again")  # noqa: TRY004
+    if "nb_max_samples" not in settings and {"max_length_s", "sampling_rate"} <= settings.keys():
+        settings["nb_max_samples"] = settings["max_length_s"] * settings["sampling_rate"]
+    missing = [name for name in _DECISIVE if name not in settings]
+    if missing:
+        raise ValueError(
+            f"{place} lacks {', '.join(missing)}: save the model's ClapFeatureExtractor there (save_pretrained)"
+        )
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except Exception as error:  # the tokenizers package raises Exception itself for a file that it can't read
@@ -90,63 +106,45 @@ def read_front_end(folder: Path) -> FrontEnd:
     return FrontEnd(settings, tokenizer)
 
 
-def has_front_end_settings(folder: Path) -> bool:
-    """Whether the settings of a feature extractor are in `folder`, in one of the two places."""
-    return (folder / FRONT_END_FILE).is_file() or "feature_extractor" in _json(folder / _PROCESSOR_FILE, missing={})
-
-
-def _front_end_settings(folder: Path) -> dict:
-    own = folder / FRONT_END_FILE
-    place = own if own.is_file() else folder / _PROCESSOR_FILE
-    settings = _json(place) if own.is_file() else _json(place)["feature_extractor"]
-    if not isinstance(settings, dict):
-        raise ValueError(f"{place} holds no settings of a feature extractor; save or fetch it again")
-    if "nb_max_samples" not in settings and {"max_length_s", "sampling_rate"} <= settings.keys():
-        settings["nb_max_samples"] = settings["max_length_s"] * settings["sampling_rate"]
-    missing = [name for name in _DECISIVE if name not in settings]
-    if missing:
-        raise ValueError(
-            f"{place} lacks {', '.join(missing)}: save the model's ClapFeatureExtractor there (save_pretrained)"
-        )
-    return settings
-
-
 # --- the model ------------------------------------------------------------------------------------------
 
 
-class HuggingFaceClap(MelEmbedder):
-    """A `transformers.ClapModel` with its front end.
+class ClapModelEmbedder(MelEmbedder):
+    """A `transformers.ClapModel` of any origin. A score depends neither on its batch nor on the run."""
 
-    `front_end_parts` is the FrontEnd; `model` the ClapModel, read at the first use; the rest is as in the Clap protocol.
-    A score depends neither on its batch nor on the run.
-    """
+    def __init__(
+        self,
+        name: str,
+        weights: Sequence[Path],
+        shapes: Mapping[str, torch.Tensor],
+        config: ClapConfig,
+        front_end: FrontEnd,
+        **settings,
+    ):
+        """`shapes` are those of the weights, as in their files; `settings` are Embedder's.
 
-    def __init__(self, folder: Path, name: str, front_end: Path | None = None, **settings):
-        """Open the `folder` of a saved ClapModel; `front_end` is another folder for the front end.
-
-        `settings` are Embedder's. Raises FileNotFoundError for a missing file; ValueError for a damaged one, for another
-        kind of model, and for parts that fit no such model.
+        Raises ValueError for weights or a front end that do not fit the model.
         """
-        self.config = _read_config(folder)
-        weights = find_weights(folder)
-        shapes: dict[str, torch.Tensor] = {}
-        for path in weights:
-            shapes |= read_shapes(path)
-        require_fit(empty_clapmodel(self.config), shapes, weights[0], CONSTANTS)
-        self.fused = bool(self.config.audio_config.enable_fusion)
-        super().__init__(name, weights, (FUSION, *audio.POLICIES) if self.fused else audio.POLICIES, **settings)
-        self.front_end_parts = read_front_end(folder if front_end is None else front_end)
-        self._preprocessor, self.tokenizer = self.front_end_parts.settings, self.front_end_parts.tokenizer
-        self.sample_rate, self.n_samples = (
-            int(self._preprocessor["sampling_rate"]),
-            int(self._preprocessor["nb_max_samples"]),
-        )
-        self.n_frames = self.n_samples // self._preprocessor["hop_length"] + 1
-        self.dimension = int(self.config.projection_dim)
+        self.config, self.fused = config, bool(config.audio_config.enable_fusion)
+        require_fit(empty_clapmodel(config), self.as_clapmodel(shapes), weights[0], CONSTANTS)
+        super().__init__(name, weights, **settings)
+        self.preprocessor, self.tokenizer = front_end.settings, front_end.tokenizer
+        self.sample_rate = int(self.preprocessor["sampling_rate"])
+        self.n_samples = int(self.preprocessor["nb_max_samples"])
+        self.n_frames = self.n_samples // self.preprocessor["hop_length"] + 1
+        self.dimension = int(config.projection_dim)
         self._require_fitting_front_end()
         # RoBERTa numbers positions from pad_token_id + 1 on.
-        text = self.config.text_config
+        text = config.text_config
         self.max_tokens = min(self.tokenizer.model_max_length, text.max_position_embeddings - text.pad_token_id - 1)
+
+    def as_clapmodel(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
+        """The weights as they are in their files -> a ClapModel's."""
+        return state
+
+    def build(self, state: dict[str, torch.Tensor], path: Path) -> ClapModel:
+        """The ClapModel of this configuration with these weights, float32."""
+        return clapmodel(self.config, self.as_clapmodel(state), path)
 
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """`audio_features` -> projections `[N, D]`, not normalised, differentiable, where the model is."""
@@ -162,40 +160,16 @@ class HuggingFaceClap(MelEmbedder):
         tokens = {key: value.to(self.device) for key, value in tokens.items()}
         return self.model.text_projection(self.model.text_model(**tokens, return_dict=True).pooler_output)
 
-    def log_mel(self, waveform: np.ndarray) -> torch.Tensor:
-        """As `ClapFeatureExtractor`; models with fusion were trained on its filters of htk's kind, others on slaney's."""
-        settings = self._preprocessor
-        mels = log_mel(waveform, self._filters, int(settings["fft_window_size"]), int(settings["hop_length"]))
-        return torch.from_numpy(mels)
-
-    def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
-        """transformers marks one short clip of a batch as longer where none is."""
-        if not any(longer):
-            longer[rng.randint(0, len(longer))] = True
-
     def front_end_settings(self) -> dict:
         """The decisive part of preprocessor_config.json, and whether the model fuses chunks."""
-        return {name: self._preprocessor[name] for name in _DECISIVE} | {"fused": self.fused}
-
-    def build(self, state: dict[str, torch.Tensor], path: Path) -> ClapModel:
-        """The ClapModel of this configuration with these weights, float32."""
-        return clapmodel(self.config, state, path)
-
-    def as_published(self, sha256: str) -> str:
-        """The checksum of human-clap's weights was found in one place only: another one is logged, not refused."""
-        if self.published_sha256 not in (None, sha256):
-            _log.warning("%s: the weights have sha256 %s, expected %s", self.name, sha256, self.published_sha256)
-        return sha256
-
-    def save_front_end(self, folder: str | os.PathLike) -> None:
-        """Write the feature extractor's settings and the tokenizer into `folder`, beside a model saved there."""
-        self.front_end_parts.save(folder)
+        return {name: self.preprocessor[name] for name in _DECISIVE} | {"fused": self.fused}
 
     @cached_property
-    def _filters(self) -> np.ndarray:
+    def mel_filters(self) -> np.ndarray:
+        """`[bins, M]`, float64: models with fusion were trained on filters of htk's kind, others on slaney's."""
         from transformers.audio_utils import mel_filter_bank
 
-        settings = self._preprocessor
+        settings = self.preprocessor
         return mel_filter_bank(
             num_frequency_bins=int(settings["fft_window_size"]) // 2 + 1,
             num_mel_filters=int(settings["feature_size"]),
@@ -209,9 +183,9 @@ class HuggingFaceClap(MelEmbedder):
     def _require_fitting_front_end(self) -> None:
         needed, text = FUSION if self.fused else "rand_trunc", self.config.text_config
         for setting, value in (("truncation", needed), ("padding", "repeatpad")):
-            if self._preprocessor[setting] != value:
+            if self.preprocessor[setting] != value:
                 raise ValueError(
-                    f"{self.name}: preprocessor_config.json has {setting} {self._preprocessor[setting]!r}, and the model "
+                    f"{self.name}: preprocessor_config.json has {setting} {self.preprocessor[setting]!r}, and the model "
                     f"(enable_fusion={self.fused}) needs {value!r}"
                 )
         if not self.tokenizer.is_fast:
@@ -224,6 +198,47 @@ class HuggingFaceClap(MelEmbedder):
         if len(self.tokenizer) > text.vocab_size:
             raise ValueError(
                 f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model only {text.vocab_size}"
+            )
+
+
+class HuggingFaceClap(ClapModelEmbedder):
+    """The folder of a saved `transformers.ClapModel`, with its front end, the FrontEnd `front_end_parts`."""
+
+    def __init__(self, folder: Path, name: str, front_end: Path | None = None, **settings):
+        """Open the `folder` of a saved ClapModel; `front_end` is another folder for the front end.
+
+        `settings` are Embedder's. Raises FileNotFoundError for a missing file; ValueError for a damaged one, for another
+        kind of model, and for parts that fit no such model.
+        """
+        config, weights = _read_config(folder), find_weights(folder)
+        shapes = {key: value for path in weights for key, value in read_shapes(path).items()}
+        self.front_end_parts = _read_front_end(folder if front_end is None else front_end)
+        super().__init__(name, weights, shapes, config, self.front_end_parts, **settings)
+
+    def log_mel(self, waveform: np.ndarray) -> torch.Tensor:
+        """As `ClapFeatureExtractor`."""
+        fft_size, hop = int(self.preprocessor["fft_window_size"]), int(self.preprocessor["hop_length"])
+        return torch.from_numpy(log_mel(waveform, self.mel_filters, fft_size, hop))
+
+    def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
+        """transformers marks one short clip of a batch as longer where none is."""
+        if not any(longer):
+            longer[rng.randint(0, len(longer))] = True
+
+    def as_published(self, sha256: str) -> str:
+        """The checksum of human-clap's weights was found in one place only: another one is logged, not refused."""
+        if self.published_sha256 not in (None, sha256):
+            _log.warning("%s: the weights have sha256 %s, expected %s", self.name, sha256, self.published_sha256)
+        return sha256
+
+    def note_other_front_end(self) -> None:
+        """Log a warning that says in what the front end differs from that of `laion/clap-htsat-fused`, if it does."""
+        laion = laion_settings(fused=True)
+        other = {name: self.preprocessor[name] for name in _DECISIVE if self.preprocessor[name] != laion[name]}
+        if other:
+            expected = {name: laion[name] for name in other}
+            _log.warning(
+                "%s has its own front end, which differs from LAION's: %s, LAION %s", self.name, other, expected
             )
 
 
@@ -248,6 +263,9 @@ def empty_clapmodel(config: ClapConfig) -> ClapModel:
         return ClapModel(config).to(torch.float32)
 
 
+# --- folders --------------------------------------------------------------------------------------------
+
+
 def save_clapmodel(target: str | os.PathLike, model: ClapModel, front_end: FrontEnd) -> Path:
     """Write a model and its front end as the folder `target`, which appears whole or not at all; returns it.
 
@@ -259,20 +277,16 @@ def save_clapmodel(target: str | os.PathLike, model: ClapModel, front_end: Front
     return Path(target)
 
 
-def is_hub_id(name: str) -> bool:
-    """Whether `name` has the form of a hub id: owner/name, or owner/name@revision."""
-    # "./model" and "../model" look like ids, and are folders that do not exist.
-    return _HUB_ID.fullmatch(name) is not None and not name.startswith(".")
+def find_folder(source: str | os.PathLike) -> Path | None:
+    """The folder of a ClapModel, given as such or by its hub id, owner/name or owner/name@revision, fetched if it must be.
 
-
-def find_folder(source: str | os.PathLike) -> Path:
-    """The folder of a ClapModel, given as such or by its hub id, fetched if it must be; else FileNotFoundError."""
-    if expanded(source).is_dir():
+    None for what is neither. Raises DownloadError (a FileNotFoundError) for one that can't be fetched.
+    """
+    if os.fspath(source) and expanded(source).is_dir():
         return expanded(source)
-    source = os.fspath(source)
-    if not is_hub_id(source):
-        raise FileNotFoundError(f"there is no folder {source!r}, and it is no hub id (owner/name) either")
-    repository, _, revision = source.partition("@")
+    if not _HUB_ID.fullmatch(os.fspath(source)):
+        return None
+    repository, _, revision = os.fspath(source).partition("@")
     return hub_files(hub_model(repository, revision or None)).parent
 
 
@@ -295,15 +309,6 @@ def find_weights(folder: Path) -> list[Path]:
     )
 
 
-def note_other_front_end(clap: HuggingFaceClap) -> None:
-    """Log a warning that says in what a front end differs from that of `laion/clap-htsat-fused`, where it does."""
-    own, laion = clap.front_end_parts.settings, preprocessor_settings(fused=True)
-    other = {name: own[name] for name in _DECISIVE if own[name] != laion[name]}
-    if other:
-        expected = {name: laion[name] for name in other}
-        _log.warning("%s has its own front end, which differs from LAION's: %s, LAION %s", clap.name, other, expected)
-
-
 def _read_config(folder: Path) -> ClapConfig:
     from transformers import ClapConfig
 
@@ -319,13 +324,12 @@ def _read_config(folder: Path) -> ClapConfig:
     return ClapConfig.from_dict(content)
 
 
-def _json(path: Path, missing: dict | None = None) -> dict:
-    if missing is not None and not path.is_file():
-        return missing
+def _json(path: Path) -> dict:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is damaged ({error}); save or fetch it again") from error
     if not isinstance(content, dict):
-        raise ValueError(f"{path} holds a {type(content).__name__}, expected settings by name; save or fetch it again")
+        kind = type(content).__name__
+        raise ValueError(f"{path} holds a {kind}, expected settings by name; save or fetch it again")  # noqa: TRY004
     return content

@@ -1,10 +1,16 @@
-"""MS CLAP 2022 and 2023 from their own `.pth` files: all of msclap but its reading of files."""
+"""MS CLAP 2022 and 2023 from their own `.pth` files: all of msclap but its reading of files and what it changes around."""
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import importlib.util
+import logging
 import os
 import random
-from collections.abc import Iterable, Mapping
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -13,11 +19,11 @@ import numpy as np
 import torch
 
 from .. import audio
+from ..checks import need_extra
 from ..hub import hub_files
 from ..models import BERT, GPT2
-from .checkpoints import listed, load_whole, read_shapes
+from .checkpoints import first_of, load_whole, read_shapes
 from .embedder import Embedder
-from .upstream import msclap_models, package_folder, surroundings_kept, untrained
 
 _LARGEST_KERNEL = 50_000_000  # values of a resampling filter, 200 MB
 # Buffers that BERT and GPT-2 keep in their files in some versions of transformers and not in others; no training
@@ -34,19 +40,23 @@ class MicrosoftClap(Embedder):
     """
 
     def __init__(self, checkpoint: Path, name: str, version: str | None = None, **settings):
-        """Open a `.pth` file ; `version`, "2022" or "2023", where given, is what it must be.
+        """Open a `.pth` file; `version`, "2022" or "2023", where given, is what it must be.
 
         `settings` are Embedder's. Raises ExtraMissing; FileNotFoundError; ValueError for a file that is damaged, would
         run code, or holds another model.
         """
+        import yaml
+
         found = msclap_version(read_shapes(checkpoint), checkpoint)
-        package = package_folder("msclap", "msclap", "MS CLAP")
+        need_extra("msclap", "msclap", "MS CLAP")
         if version not in (None, found):
             raise ValueError(
                 f"{name} is MS CLAP {version}, and {checkpoint} is {found}: use load_clap('msclap-{found}', checkpoint=...)"
             )
-        super().__init__(name, [checkpoint], audio.POLICIES, **settings)
-        self.version, self._settings = found, _read_settings(package, found)
+        super().__init__(name, [checkpoint], **settings)
+        package = Path(next(iter(importlib.util.find_spec("msclap").submodule_search_locations)))
+        own = (package / "configs" / f"config_{found}.yml").read_text(encoding="utf-8")
+        self.version, self._settings = found, yaml.safe_load(own)
         self.sample_rate, self.max_tokens = int(self._settings["sampling_rate"]), int(self._settings["text_len"])
         self.n_samples = int(self._settings["duration"]) * self.sample_rate
         self.dimension = int(self._settings["d_proj"])
@@ -74,6 +84,10 @@ class MicrosoftClap(Embedder):
         tokens = super().text_tokens(texts)
         return tokens | ({"token_type_ids": torch.zeros_like(tokens["input_ids"])} if self.version == "2022" else {})
 
+    def token_ids(self, text: str) -> list[int]:
+        """As every Embedder's; 2023 ends with a token of its own."""
+        return super().token_ids(text + " <|endoftext|>" if self.version == "2023" else text)
+
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """`audio_features` -> projections `[N, 1024]`, not normalised, differentiable, where the model is."""
         return self.model.audio_encoder(features["waveforms"].to(self.device))[0]
@@ -95,9 +109,6 @@ class MicrosoftClap(Embedder):
             _keep_in_float32(getattr(getattr(encoder, "htsat", encoder), part))
         return model
 
-    def _token_ids(self, text: str) -> list[int]:
-        return super()._token_ids(text + " <|endoftext|>" if self.version == "2023" else text)
-
 
 def msclap_version(state: Mapping[str, torch.Tensor], path: str | os.PathLike) -> str:
     """ "2022" or "2023", by the audio encoder. Raises ValueError for weights of neither."""
@@ -105,33 +116,58 @@ def msclap_version(state: Mapping[str, torch.Tensor], path: str | os.PathLike) -
         if any(key.startswith(mark) for key in state):
             return version
     raise ValueError(
-        f"{path} holds no MS CLAP 2022 or 2023: no weight begins with {listed([*_MARKS.values()])}; its names are "
-        f"{listed(sorted(state))}"
+        f"{path} holds no MS CLAP 2022 or 2023: no weight begins with {' or '.join(_MARKS.values())}; its names are "
+        f"{first_of(sorted(state))}"
     )
 
 
-def _read_settings(package: Path, version: str) -> dict:
-    """msclap's own settings of a version, from the file in the package."""
-    import yaml
+@contextlib.contextmanager
+def surroundings_kept() -> Iterator[None]:
+    """Restore sys.path, the warnings filters, the generators, grad mode and logging afterwards.
 
-    return yaml.safe_load((package / "configs" / f"config_{version}.yml").read_text(encoding="utf-8"))
+    msclap silences all warnings and transformers' log when it is imported, and building its model draws weights.
+    """
+    from transformers.utils import logging as transformers_log
+
+    path, root = list(sys.path), logging.getLogger()
+    level, handlers, verbosity = root.level, list(root.handlers), transformers_log.get_verbosity()
+    python_state, numpy_state, grad = random.getstate(), np.random.get_state(), torch.is_grad_enabled()
+    try:
+        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        sys.path[:] = path
+        root.setLevel(level)
+        root.handlers[:] = handlers
+        transformers_log.set_verbosity(verbosity)
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)
+        torch.set_grad_enabled(grad)
 
 
 def _empty_model(settings: Mapping) -> torch.nn.Module:
-    """msclap's own model, random."""
+    """msclap's own model, random.
+
+    The package would fetch half a gigabyte of a published text model and then overwrite all of it: meanwhile its
+    `AutoModel.from_pretrained` gives an empty one.
+    """
     from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
-    models = msclap_models()
+    class Given:
+        @staticmethod
+        def from_pretrained(*_args) -> torch.nn.Module:
+            return GPT2Model(GPT2Config()) if settings["text_model"] == "gpt2" else BertModel(BertConfig())
+
     names = ("audioenc_name", "window_size", "hop_size", "mel_bins", "fmin", "fmax", "out_emb")
     names += ("text_model", "transformer_embed_dim", "d_proj")
+    named = {name: settings[name] for name in names}
     with surroundings_kept():
-        text_model = GPT2Model(GPT2Config()) if settings["text_model"] == "gpt2" else BertModel(BertConfig())
-        with untrained(models, "AutoModel", text_model):
-            return models.CLAP(
-                **{name: settings[name] for name in names},
-                sample_rate=settings["sampling_rate"],
-                classes_num=settings["num_classes"],
-            )
+        models = importlib.import_module("msclap.models.clap")
+        original, models.AutoModel = models.AutoModel, Given
+        try:
+            return models.CLAP(**named, sample_rate=settings["sampling_rate"], classes_num=settings["num_classes"])
+        finally:
+            models.AutoModel = original
 
 
 def _keep_in_float32(module: torch.nn.Module) -> None:
