@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from .checks import whole_number
 from .files import expanded
 
 MIN_SECONDS = 0.05
@@ -23,7 +24,6 @@ MIN_SECONDS = 0.05
 POLICIES = ("first", "center", "mean", "upstream")
 """The window policies of every model; one with feature fusion has "fusion" as well."""
 
-_FILLS = ("repeatpad", "repeat")
 _RATES = (1_000, 1_000_000)  # Hz; anything else is a broken header
 _BLOCK = 2**18  # values decoded at once: 1 MB
 _UNKNOWN = 2**62  # libsndfile's length of a FLAC that states none is beyond this
@@ -36,7 +36,7 @@ _SILENT = 1e-8  # power: -80 dB
 # libsndfile's log of the container, whatever its format: "data : 64000 (should be 31978)".
 _SIZES = re.compile(r"(?im)^\s*(?:RIFF|RIFX|FORM|data|SSND|BODY|Riff size|Data size) *: (\d+) \(should be (\d+)\)")
 _log = logging.getLogger(__name__)
-_notes: dict[str, str] = {}
+_notes: dict[str, str] = {}  # by path, of the last time each was read
 
 
 class AudioError(ValueError):
@@ -65,13 +65,12 @@ def load_audio(path: str | os.PathLike, sample_rate: int, seconds: float | None 
     pipe, empty, not audio, a rate that no recording has, fewer samples than its header promises, shorter than
     MIN_SECONDS, NaN or infinity among the samples; ValueError for a sample_rate that is not a positive whole number.
     """
-    if isinstance(sample_rate, bool) or sample_rate != int(sample_rate) or sample_rate <= 0:
-        raise ValueError(f"sample_rate is {sample_rate!r}; it must be a positive whole number of Hz")
+    whole_number(sample_rate, "sample_rate", 1)
     n_wanted = math.inf if seconds is None else round(seconds * sample_rate)
     with _reading(path) as clip:
         blocks = clip.blocks()
         if clip.rate != sample_rate:
-            blocks = _resampled(blocks, clip.rate, int(sample_rate))
+            blocks = _resampled(blocks, clip.rate, sample_rate)
         samples = _joined(blocks, n_wanted)
         clip.check()
         n_samples = min(n_wanted, math.ceil(clip.n_read * (sample_rate / clip.rate)))
@@ -84,10 +83,10 @@ def load_audio(path: str | os.PathLike, sample_rate: int, seconds: float | None 
 def decode_mono(path: str | os.PathLike, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """Read a file as one channel at its own rate: float32 `[T]`, and that rate; otherwise as `load_audio`."""
     with _reading(path) as clip:
-        n_wanted = math.inf if seconds is None else math.ceil(seconds * clip.rate)
-        samples = _joined(clip.blocks(), n_wanted)
+        n_wanted = None if seconds is None else math.ceil(seconds * clip.rate)
+        samples = _joined(clip.blocks(), math.inf if n_wanted is None else n_wanted)
         clip.check()
-        return samples if seconds is None else samples[: int(n_wanted)], clip.rate
+        return samples[:n_wanted], clip.rate
 
 
 def check_file(path: str | os.PathLike) -> os.stat_result:
@@ -124,14 +123,12 @@ def windows(
     "first" is the beginning and "center" the middle; "mean" is ceil(T / n_samples) windows, side by side, the
     last one flush with the end; "upstream" is one that starts where `draw(T - n_samples)` says. A shorter clip is
     filled: "repeatpad", as the LAION models were trained, repeats it floor(n_samples / T) times, then
-    zeros; "repeat" repeats it to the end, as MS CLAP does. Raises ValueError for an unknown policy or fill, an
-    empty clip or n_samples < 1.
+    zeros; "repeat" repeats it to the end, as MS CLAP does. Raises ValueError for an unknown policy, an empty clip or
+    n_samples < 1.
     """
-    if policy not in POLICIES or fill not in _FILLS:
-        known = f"windows: {', '.join(POLICIES)}; fills: {', '.join(_FILLS)}"
-        raise ValueError(f"unknown window {policy!r} or fill {fill!r}; {known}")
-    if n_samples < 1:
-        raise ValueError(f"n_samples is {n_samples!r}; a window needs at least 1 sample")
+    if policy not in POLICIES:
+        raise ValueError(f"unknown window {policy!r}; known: {', '.join(POLICIES)}")
+    whole_number(n_samples, "n_samples", 1)
     length = len(waveform)
     if waveform.ndim != 1 or length == 0:
         raise ValueError(f"the waveform has shape {list(waveform.shape)}; it must be [T] with T >= 1")
@@ -143,8 +140,6 @@ def windows(
     if policy == "mean":
         starts = [*range(0, overflow, n_samples), overflow]
     elif policy == "upstream":
-        if draw is None:
-            raise ValueError("the window 'upstream' starts at a drawn place and needs `draw`")
         starts = [draw(overflow)]
     else:
         starts = [0 if policy == "first" else overflow // 2]
@@ -199,17 +194,8 @@ class _Clip:
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The channels' mean, float32 `[n]` at a time. Raises AudioError for NaN, infinity and what can't be decoded."""
-        import soundfile
-
         channels = self.handle.channels
-        while True:
-            try:
-                block = self.handle.read(max(1, _BLOCK // channels), dtype="float32", always_2d=True)
-            except soundfile.LibsndfileError as error:
-                raise self._cut_short(f"decoding ends after {self.n_read:,} ({error.error_string})") from error
-            if not len(block):
-                self._ended = True
-                return
+        while len(block := self._read(max(1, _BLOCK // channels))):
             self.n_read += len(block)
             low, high = float(block.min()), float(block.max())
             if not (math.isfinite(low) and math.isfinite(high)):
@@ -220,6 +206,7 @@ class _Clip:
                 self._power += float(np.vdot(block, block)) / channels
                 self._mixed_power += float(np.vdot(mono, mono))
             yield mono
+        self._ended = True
 
     def check(self) -> None:
         """After the last block that is needed: AudioError for too few samples, a note for odd ones."""
@@ -228,8 +215,9 @@ class _Clip:
         if promised < _UNKNOWN:
             if self._ended and self.n_read < promised - slack:
                 raise self._cut_short(f"{self.n_read:,} are there")
-            if not self._ended and form in ("FLAC", "MP3") and not self._has_frame(promised - slack - 1):
-                raise self._cut_short("not all are there")
+            if not self._ended and form in ("FLAC", "MP3"):  # others say the size of what follows, in bytes
+                if not len(self._read(1, at=max(promised - slack - 1, self.n_read - 1))):
+                    raise self._cut_short("not all are there")
         if self.n_read == 0:
             raise AudioError(self.path, "the file holds no samples")
         if self._ended and self.n_read < MIN_SECONDS * self.rate:
@@ -241,19 +229,23 @@ class _Clip:
                 f"samples reach {self._peak:,.4g} times full scale, and models clip or misjudge them; scale them to ±1"
             )
         elif self._power > _SILENT * self.n_read and self._mixed_power < _CANCELLED * self._power:
-            note = (
-                "the channels cancel each other (antiphase): their mean, which is what a model hears, is nearly silent"
-            )
-        _remember(self.path, note)
+            note = "the channels cancel each other (antiphase): their mean, which a model hears, is nearly silent"
+        name = os.fspath(self.path)
+        if note != _notes.pop(name, None) and note:  # one warning per file
+            _log.warning("%s: %s", name, note)
+        if note:
+            _notes[name] = note
 
-    def _has_frame(self, number: int) -> bool:
+    def _read(self, n_frames: int, at: int | None = None) -> np.ndarray:
+        """The next frames, or those from `at` on, float32 `[n, channels]`; none at the end of the file."""
         import soundfile
 
         try:
-            self.handle.seek(max(number, self.n_read - 1))
-            return len(self.handle.read(1)) == 1
-        except soundfile.LibsndfileError:
-            return False
+            if at is not None:
+                self.handle.seek(at)
+            return self.handle.read(n_frames, dtype="float32", always_2d=True)
+        except soundfile.LibsndfileError as error:
+            raise self._cut_short(f"decoding ends after {self.n_read:,} ({error.error_string})") from error
 
     def _check_header(self) -> None:
         """libsndfile reads what is there of a file that was cut short, and says so in its log alone."""
@@ -313,16 +305,6 @@ def _ends_inside_a_page(path: Path) -> bool:
         tail = file.read()
     page = tail[tail.rfind(b"OggS") :]
     return len(page) < 27 or len(page) < 27 + page[26] + sum(page[27 : 27 + page[26]])
-
-
-def _remember(path: str | os.PathLike, note: str | None) -> None:
-    """Warn once of each file, as long as its note stays the same."""
-    name = os.fspath(path)
-    if note is None:
-        _notes.pop(name, None)
-    elif _notes.get(name) != note:
-        _notes[name] = note
-        _log.warning("%s: %s", name, note)
 
 
 def _why_absent(path: str, error: OSError | ValueError) -> str:

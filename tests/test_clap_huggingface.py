@@ -16,7 +16,8 @@ from transformers import AutoTokenizer, ClapFeatureExtractor, ClapModel
 from humanclap import audio, clap_score, load_clap
 from humanclap.audio import AudioError, load_audio
 from humanclap.clap import Clap
-from humanclap.clap.embedder import BATCH_SIZE, chunk_starts
+from humanclap.clap.embedder import BATCH_SIZE
+from humanclap.clap.huggingface import chunk_starts
 from humanclap.files import sha256_of
 
 RATE = 16_000  # of the tiny models, whose window is 1 s

@@ -6,7 +6,7 @@ import json
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
+from .. import audio
 from ..files import expanded, write_text, writing
 from ..hub import hub_files
 from ..models import FRONT_END_FILE, WEIGHT_FILES, hub_model
 from .checkpoints import load_whole, read_shapes, require_fit
-from .embedder import FUSION, MelEmbedder
+from .embedder import FUSION, UPSTREAM, Embedder
 from .fast_cpu import log_mel
 
 if TYPE_CHECKING:
@@ -109,8 +111,16 @@ def _read_front_end(folder: Path) -> FrontEnd:
 # --- the model ------------------------------------------------------------------------------------------
 
 
-class ClapModelEmbedder(MelEmbedder):
-    """A `transformers.ClapModel` of any origin. A score depends neither on its batch nor on the run."""
+class ClapModelEmbedder(Embedder):
+    """A `transformers.ClapModel` of any origin, which hears log-mels `[T, M]` in dB of a fixed length.
+
+    laion_clap and transformers crop a long clip at a random place. Here a clip's features are decided by that clip alone,
+    whatever its batch and run; under "upstream" they are drawn as the package draws them, from numpy's old generator with
+    this seed.
+    """
+
+    antialias = False
+    """Whether a long clip's log-mels are smoothed before they are shrunk."""
 
     def __init__(
         self,
@@ -147,7 +157,6 @@ class ClapModelEmbedder(MelEmbedder):
         return clapmodel(self.config, self.as_clapmodel(state), path)
 
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`audio_features` -> projections `[N, D]`, not normalised, differentiable, where the model is."""
         pooled = self.model.audio_model(
             input_features=features["input_features"].to(self.device),
             is_longer=features["is_longer"].to(self.device),
@@ -156,13 +165,66 @@ class ClapModelEmbedder(MelEmbedder):
         return self.model.audio_projection(pooled)
 
     def encode_text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`text_tokens` -> projections `[N, D]`, not normalised, differentiable, where the model is."""
         tokens = {key: value.to(self.device) for key, value in tokens.items()}
         return self.model.text_projection(self.model.text_model(**tokens, return_dict=True).pooler_output)
 
     def front_end_settings(self) -> dict:
         """The decisive part of preprocessor_config.json, and whether the model fuses chunks."""
         return {name: self.preprocessor[name] for name in _DECISIVE} | {"fused": self.fused}
+
+    def read(self, path: str | os.PathLike) -> np.ndarray:
+        """As Embedder's; of a long clip only what is heard is read where that is its beginning."""
+        seconds = self.n_samples / self.sample_rate if self.window == "first" else None
+        return audio.load_audio(path, self.sample_rate, seconds)
+
+    def log_mel(self, waveform: np.ndarray) -> torch.Tensor:
+        """A waveform `[T]` -> log-mels float32 `[frames, M]` in dB, as `ClapFeatureExtractor` makes them."""
+        fft_size, hop = int(self.preprocessor["fft_window_size"]), int(self.preprocessor["hop_length"])
+        return torch.from_numpy(log_mel(waveform, self.mel_filters, fft_size, hop))
+
+    def draw_more(self, rng: np.random.RandomState, overflow: int) -> None:
+        """What the package draws for a long clip besides its chunks."""
+
+    def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
+        """What the package changes at random in the flags of a batch."""
+
+    def features(self, waveforms: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
+        """Clips -> `input_features` float32 `[N, C, T, M]` and `is_longer` bool `[N, 1]`; `windows` under "mean".
+
+        C is 4 for a model with feature fusion (the whole clip, shrunk to T frames, and three chunks of it), else 1.
+        """
+        rng = np.random.RandomState(self.seed) if self.window == UPSTREAM else None
+        clips = [self._clip(waveform, rng) for waveform in waveforms]
+        longer = [is_longer for _, is_longer in clips]
+        if rng is not None and self.fused:
+            self.mark_more(rng, longer)
+        counts = torch.tensor([len(mels) for mels, _ in clips])
+        flags = torch.tensor(longer).repeat_interleave(counts)[:, None]
+        rows = {"input_features": torch.cat([mels for mels, _ in clips]), "is_longer": flags}
+        return rows | {"windows": counts} if self.window == "mean" else rows
+
+    def _clip(self, waveform: np.ndarray, rng: np.random.RandomState | None) -> tuple[torch.Tensor, bool]:
+        """A clip -> log-mels `[W, C, T, M]` of its windows, and whether chunks are fused."""
+        overflow = len(waveform) - self.n_samples
+        if self.fused and self.window in (FUSION, UPSTREAM) and overflow > 0:
+            return self._fused_clip(waveform, overflow, rng)
+        policy = "first" if self.window == FUSION else self.window
+        draw = None if rng is None else lambda overflow: rng.randint(0, overflow + 1)
+        cuts = audio.windows(waveform, self.n_samples, policy, draw)
+        mels = torch.stack([self.log_mel(cut) for cut in cuts])[:, None]
+        return mels.expand(-1, 4 if self.fused else 1, -1, -1), False
+
+    def _fused_clip(self, waveform, overflow: int, rng) -> tuple[torch.Tensor, bool]:
+        mel = self.log_mel(waveform)
+        fits = len(mel) == self.n_frames  # longer by less than one hop: as many frames as a clip that fits
+        starts = [] if fits else chunk_starts(len(mel) - self.n_frames + 1, rng)
+        if rng is not None:
+            self.draw_more(rng, overflow)
+        if fits:
+            return mel.expand(1, 4, -1, -1), False
+        size = (self.n_frames, mel.shape[1])
+        shrunk = F.interpolate(mel[None, None], size, mode="bilinear", align_corners=False, antialias=self.antialias)
+        return torch.cat([shrunk[0], *(mel[None, at : at + self.n_frames] for at in starts)])[None], True
 
     @cached_property
     def mel_filters(self) -> np.ndarray:
@@ -215,11 +277,6 @@ class HuggingFaceClap(ClapModelEmbedder):
         self.front_end_parts = _read_front_end(folder if front_end is None else front_end)
         super().__init__(name, weights, shapes, config, self.front_end_parts, **settings)
 
-    def log_mel(self, waveform: np.ndarray) -> torch.Tensor:
-        """As `ClapFeatureExtractor`."""
-        fft_size, hop = int(self.preprocessor["fft_window_size"]), int(self.preprocessor["hop_length"])
-        return torch.from_numpy(log_mel(waveform, self.mel_filters, fft_size, hop))
-
     def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
         """transformers marks one short clip of a batch as longer where none is."""
         if not any(longer):
@@ -240,6 +297,16 @@ class HuggingFaceClap(ClapModelEmbedder):
             _log.warning(
                 "%s has its own front end, which differs from LAION's: %s, LAION %s", self.name, other, expected
             )
+
+
+def chunk_starts(n_places: int, rng: np.random.RandomState | None = None) -> list[int]:
+    """Where the three chunks of a long clip start, of `n_places` frames that they could start at.
+
+    LAION draws one from each third of the places, and `rng` does so too; without it, it is the middle of the third, so
+    that a clip has one score.
+    """
+    thirds = [third if len(third) else [0] for third in np.array_split(np.arange(n_places), 3)]
+    return [int(third[len(third) // 2] if rng is None else rng.choice(third)) for third in thirds]
 
 
 def clapmodel(config: ClapConfig, state: Mapping[str, torch.Tensor], path: str | os.PathLike) -> ClapModel:

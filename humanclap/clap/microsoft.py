@@ -89,11 +89,9 @@ class MicrosoftClap(Embedder):
         return super().token_ids(text + " <|endoftext|>" if self.version == "2023" else text)
 
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`audio_features` -> projections `[N, 1024]`, not normalised, differentiable, where the model is."""
         return self.model.audio_encoder(features["waveforms"].to(self.device))[0]
 
     def encode_text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
-        """`text_tokens` -> projections `[N, 1024]`, not normalised, differentiable, where the model is."""
         return self.model.caption_encoder({key: value.to(self.device) for key, value in tokens.items()})
 
     def front_end_settings(self) -> dict:
