@@ -13,7 +13,7 @@ import pytest
 import soundfile
 
 from humanclap import audio
-from humanclap.audio import AudioError, check_file, decode_mono, load_audio, note_of
+from humanclap.audio import AudioError, decode_mono, load_audio, note_of
 
 
 @pytest.fixture
@@ -67,12 +67,6 @@ def test_stereo_is_the_mean_of_its_channels(noise):
     np.testing.assert_allclose(load_audio(path, 16_000), samples.mean(axis=1), atol=1e-7)
     mono, rate = decode_mono(path)
     assert rate == 16_000 and np.array_equal(mono, load_audio(path, 16_000))
-
-
-def test_digital_silence_is_audio(tmp_path):
-    soundfile.write(tmp_path / "silence.wav", np.zeros(8_000), 16_000)
-    assert not load_audio(tmp_path / "silence.wav", 48_000).any()
-    assert note_of(tmp_path / "silence.wav") is None
 
 
 FORMATS = {
@@ -146,6 +140,7 @@ BAD_FILES = {
     "pipe": (lambda path: os.mkfifo(path), "not a file but a named pipe"),
     "empty": (lambda path: path.touch(), "the file is empty (0 bytes)"),
     "text": (lambda path: path.write_text("a caption and no audio at all"), "not readable as audio"),
+    "headerless": (lambda path: path.write_bytes(bytes(32_000)), "not readable as audio"),
     "header only": (lambda path: path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt "), "not readable as audio"),
     "no samples": (_sound(np.zeros(0)), "the file holds no samples"),
     "10 ms": (_sound(np.ones(160)), "too short: 0.010 s"),
@@ -160,19 +155,15 @@ BAD_FILES = {
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_a_bad_file_is_named_with_its_reason(tmp_path, kind):
     write, expected = BAD_FILES[kind]
-    write(tmp_path / "bad.wav")
-    assert reason(tmp_path / "bad.wav", 48_000).startswith(expected) or expected == "NaN or infinity"
-    assert expected in reason(tmp_path / "bad.wav", 48_000)
+    path = tmp_path / ("bad.raw" if kind == "headerless" else "bad.wav")
+    write(path)
+    assert expected in reason(path, 48_000)
 
 
-def test_the_shortest_clip_is_as_stated(tmp_path):
-    soundfile.write(tmp_path / "enough.wav", np.ones(800), 16_000)
-    assert len(load_audio(tmp_path / "enough.wav", 16_000)) == audio.MIN_SECONDS * 16_000
-
-
-def test_headerless_samples_are_refused_as_audio(tmp_path):
-    (tmp_path / "clip.raw").write_bytes(bytes(32_000))
-    assert "not readable as audio" in reason(tmp_path / "clip.raw")
+def test_digital_silence_and_the_shortest_clip_are_audio(tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(800), 16_000)
+    assert len(load_audio(tmp_path / "silence.wav", 16_000)) == audio.MIN_SECONDS * 16_000
+    assert not load_audio(tmp_path / "silence.wav", 48_000).any() and note_of(tmp_path / "silence.wav") is None
 
 
 def test_names_that_are_no_text_are_read_or_refused_like_any_other(noise, tmp_path):
@@ -193,14 +184,6 @@ def test_a_file_that_is_not_found_may_be_there_under_another_spelling(tmp_path):
         (folder / unicodedata.normalize(form, "café.wav")).touch()
         assert f"in Unicode form {form}" in reason(folder / unicodedata.normalize(other, "café.wav"))
     assert reason(tmp_path / "other.wav") == "file not found"
-
-
-def test_a_file_is_checked_without_opening_it(noise, tmp_path):
-    path, _ = noise()
-    assert check_file(path).st_size == path.stat().st_size
-    os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(AudioError, match="named pipe"):  # would wait for ever
-        check_file(tmp_path / "pipe.wav")
 
 
 @pytest.mark.parametrize("bad", [0, -1, 44_100.5, True])

@@ -122,39 +122,10 @@ def test_constants_may_be_missing_or_left_over(folder, expected):
         np.testing.assert_array_equal(_embed(folder), expected["unfused"])
 
 
-@pytest.mark.parametrize("change", ["missing", "unexpected", "mismatched"])
-def test_weights_that_do_not_fit_raise_with_their_names(folder, change):
-    weights = load_file(folder / "model.safetensors")
-    key = "audio_projection.linear1.weight"
-    if change == "missing":
-        del weights[key]
-    elif change == "unexpected":
-        key = "audio_projection.linear3.weight"
-        weights[key] = torch.ones(1)
-    else:
-        weights[key] = torch.ones(3, 3)
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ValueError, match=rf"safetensors does not fit the model: 1 {change} weight\(s\): {key}"):
-        _embed(folder)
-
-
-@pytest.mark.parametrize("file", ["config.json", "model.safetensors", "preprocessor_config.json", "tokenizer"])
-def test_a_missing_file_is_named(folder, file):
-    for name in ("tokenizer.json", "vocab.json", "merges.txt") if file == "tokenizer" else (file,):
-        (folder / name).unlink(missing_ok=True)
-    with pytest.raises(
-        FileNotFoundError, match=f"has no .*{file}" if file != "model.safetensors" else f"expected {file}"
-    ):
-        load_clap(folder)
-
-
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("config.json", {"model_type": "roberta"}, "model_type 'roberta'; allowed: 'clap'"),
-        ("config.json", "{", "config.json is damaged"),
         ("config.json", "[1]", "config.json holds a list"),
-        ("preprocessor_config.json", {"truncation": "fusion"}, "truncation 'fusion'.*needs 'rand_trunc'"),
         ("preprocessor_config.json", {"padding": "pad"}, "padding 'pad'.*needs 'repeatpad'"),
         ("preprocessor_config.json", "{}", "lacks feature_size, sampling_rate"),
         ("tokenizer.json", "{}", "tokenizer in .* could not be loaded"),
@@ -167,21 +138,6 @@ def test_damaged_and_foreign_files_of_a_folder_are_refused(folder, file, content
         (folder / file).write_text(content)
     with pytest.raises(ValueError, match=message):
         load_clap(folder)
-
-
-@pytest.mark.parametrize("file", ["model.safetensors", "pytorch_model.bin"])
-def test_empty_cut_and_foreign_weights_of_a_folder_each_say_so(folder, file):
-    if file == "pytorch_model.bin":
-        _as_pickle(folder)
-    whole = (folder / file).read_bytes()
-    for content, message in (
-        (b"", "it is empty"),
-        (whole[: len(whole) // 2], "it is cut short"),
-        (b"<html>not found</html>", "it is no (safetensors file, or damaged|PyTorch checkpoint)"),
-    ):
-        (folder / file).write_bytes(content)
-        with pytest.raises(ValueError, match=f"{file} could not be loaded: {message}"):
-            load_clap(folder)
 
 
 def test_a_saved_folder_follows_the_umask_and_appears_whole_or_not_at_all(folders, tmp_path, monkeypatch):
@@ -219,24 +175,16 @@ def _replace(folder, other, how):
 
 
 @pytest.mark.parametrize("how", ["in place", "renamed"])
-def test_weights_replaced_between_two_runs_give_the_new_numbers(folders, folder, expected, how):
-    """Same size, and the time set back."""
-    first = load_clap(folder, device="cpu")
+def test_weights_replaced_before_the_first_embedding_or_between_two_runs(folders, folder, expected, how):
+    """Same size, and the time set back. The new weights give numbers under their checksum, or an error: never mixed."""
+    first, unseen, seen = (load_clap(folder, device="cpu") for _ in range(3))
     np.testing.assert_array_equal(first.embed_text(CAPTIONS), expected["unfused"])
-    _replace(folder, folders["other"], how)
-    second = load_clap(folder, device="cpu")
-    assert second.checkpoint_sha256 == sha256_of(folders["other"] / "model.safetensors") != first.checkpoint_sha256
-    np.testing.assert_array_equal(second.embed_text(CAPTIONS), expected["other"])
-
-
-@pytest.mark.parametrize("how", ["in place", "renamed"])
-def test_weights_replaced_before_the_first_embedding(folders, folder, expected, how):
-    """Where nobody has seen the checksum, the new weights are used under theirs; else it is an error."""
-    unseen, seen = load_clap(folder, device="cpu"), load_clap(folder, device="cpu")
     assert seen.checkpoint_sha256 == sha256_of(folders["unfused"] / "model.safetensors")
     _replace(folder, folders["other"], how)
-    np.testing.assert_array_equal(unseen.embed_text(CAPTIONS), expected["other"])
-    assert unseen.checkpoint_sha256 == sha256_of(folders["other"] / "model.safetensors")
+    new = sha256_of(folders["other"] / "model.safetensors")
+    for clap in (load_clap(folder, device="cpu"), unseen):  # nobody has seen their checksum
+        np.testing.assert_array_equal(clap.embed_text(CAPTIONS), expected["other"])
+        assert clap.checkpoint_sha256 == new != first.checkpoint_sha256
     with pytest.raises(ValueError, match="model.safetensors has changed since spoilt was opened"):
         seen.embed_text(CAPTIONS)
 
