@@ -66,27 +66,12 @@ def load_audio(path: str | os.PathLike, sample_rate: int, seconds: float | None 
     MIN_SECONDS, NaN or infinity among the samples; ValueError for a sample_rate that is not a positive whole number.
     """
     whole_number(sample_rate, "sample_rate", 1)
-    n_wanted = math.inf if seconds is None else round(seconds * sample_rate)
-    with _reading(path) as clip:
-        blocks = clip.blocks()
-        if clip.rate != sample_rate:
-            blocks = _resampled(blocks, clip.rate, sample_rate)
-        samples = _joined(blocks, n_wanted)
-        clip.check()
-        n_samples = min(n_wanted, math.ceil(clip.n_read * (sample_rate / clip.rate)))
-        if len(samples) >= n_samples:
-            return samples[:n_samples]
-        # soxr may return one sample less than librosa, which then fills with zero; so do we.
-        return np.pad(samples, (0, n_samples - len(samples)))
+    return _decoded(path, sample_rate, seconds)[0]
 
 
 def decode_mono(path: str | os.PathLike, seconds: float | None = None) -> tuple[np.ndarray, int]:
     """Read a file as one channel at its own rate: float32 `[T]`, and that rate; otherwise as `load_audio`."""
-    with _reading(path) as clip:
-        n_wanted = None if seconds is None else math.ceil(seconds * clip.rate)
-        samples = _joined(clip.blocks(), math.inf if n_wanted is None else n_wanted)
-        clip.check()
-        return samples[:n_wanted], clip.rate
+    return _decoded(path, None, seconds)
 
 
 def check_file(path: str | os.PathLike) -> os.stat_result:
@@ -147,6 +132,20 @@ def windows(
 
 
 # --- one file -------------------------------------------------------------------------------------------
+
+
+def _decoded(path: str | os.PathLike, sample_rate: int | None, seconds: float | None) -> tuple[np.ndarray, int]:
+    with _reading(path) as clip:
+        rate = sample_rate or clip.rate
+        n_wanted = math.inf if seconds is None else round(seconds * rate)
+        samples = _joined(clip.blocks() if rate == clip.rate else _resampled(clip.blocks(), clip.rate, rate), n_wanted)
+        clip.check()
+        n_samples = min(n_wanted, math.ceil(clip.n_read * (rate / clip.rate)))
+        if (
+            len(samples) < n_samples
+        ):  # soxr may return one sample less than librosa, which then fills with zero; so do we
+            samples = np.pad(samples, (0, n_samples - len(samples)))
+        return samples[:n_samples], rate
 
 
 @contextmanager
@@ -215,9 +214,10 @@ class _Clip:
         if promised < _UNKNOWN:
             if self._ended and self.n_read < promised - slack:
                 raise self._cut_short(f"{self.n_read:,} are there")
-            if not self._ended and form in ("FLAC", "MP3"):  # others say the size of what follows, in bytes
-                if not len(self._read(1, at=max(promised - slack - 1, self.n_read - 1))):
-                    raise self._cut_short("not all are there")
+            # Other formats say the size of what follows, in bytes.
+            last = max(promised - slack - 1, self.n_read - 1)
+            if not self._ended and form in ("FLAC", "MP3") and not len(self._read(1, at=last)):
+                raise self._cut_short("not all are there")
         if self.n_read == 0:
             raise AudioError(self.path, "the file holds no samples")
         if self._ended and self.n_read < MIN_SECONDS * self.rate:

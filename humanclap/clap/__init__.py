@@ -164,4 +164,4 @@ def _open_file(path: Path, name: str, settings: dict, named: str = "") -> Embedd
         is_microsoft = any(key.startswith("audio_encoder.") for key in read_shapes(path))
     if is_microsoft:
         return MicrosoftClap(path, name, named.removeprefix("msclap-") or None, **settings)
-    return LaionClap(path, name, named == "laion-fusion" if named else None, **settings)
+    return LaionClap(path, name, MODELS[named].window == "fusion" if named else None, **settings)

@@ -150,9 +150,8 @@ class Embedder:
     @cached_property
     def front_end(self) -> str:
         """All that decides features and tokens, in one line of JSON: the same text, the same features."""
-        tokenizer = json.loads(
-            self.tokenizer.backend_tokenizer.to_str()
-        )  # all that it does, whatever files it came from
+        # All that the tokenizer does, whatever files it came from.
+        tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         tokenizer |= {"padding": None, "truncation": None}  # of the last call; each call sets its own
         sha256 = hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest()
         settings = {"format": FRONT_END_FORMAT, "window": self.window, "max_tokens": self.max_tokens}
@@ -275,10 +274,8 @@ class Embedder:
             if tower == "text":
                 inputs, encode = [self.text_tokens([text]) for text in health.CAPTIONS], self.encode_text
             else:
-                inputs, encode = (
-                    [self.features([sound]) for sound in health.sounds(self.sample_rate)],
-                    self.encode_audio,
-                )
+                sounds = health.sounds(self.sample_rate)
+                inputs, encode = [self.features([sound]) for sound in sounds], self.encode_audio
             first = [{key: value[:1] for key, value in one.items() if key != "windows"} for one in inputs]
             return np.concatenate([self._unit(encode, one) for one in first])
 
