@@ -127,15 +127,12 @@ def clapmodel_state(laion: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     state, unknown = {}, []
     for key, tensor in laion.items():
-        if key.endswith(CONSTANTS) or _is_laion_only(key):
-            continue
-        if (parts := _match(_QKV, key)) is not None:
-            for pattern, third in zip(_QUERY_KEY_VALUE, tensor.chunk(3), strict=True):
-                state[pattern.format(**parts)] = third.contiguous()
-        elif (name := _renamed(key, 0)) is not None:
-            state[name] = tensor
-        else:
+        names = _clapmodel_names(key)
+        if names is None:
             unknown.append(key)
+        elif names:
+            parts = tensor.chunk(3) if len(names) == 3 else (tensor,)
+            state |= {name: part.contiguous() for name, part in zip(names, parts, strict=True)}
     _refuse(unknown, "the LAION checkpoint has {n} key(s) that are in no table")
     return state
 
@@ -143,33 +140,22 @@ def clapmodel_state(laion: Mapping[str, Tensor]) -> dict[str, Tensor]:
 def laion_state(model: Mapping[str, Tensor], base: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """The state of a ClapModel as a LAION state; what a ClapModel does not have comes from `base`, a LAION state.
 
-    The result has text_branch.embeddings.position_ids, which laion_clap insists on. Raises ValueError with the names of
-    keys that are in no table, that `base` lacks or has in another shape, and of those that only `base` has.
+    The result has text_branch.embeddings.position_ids, which laion_clap insists on. Raises ValueError with the names (a
+    ClapModel's) of tensors that only one of the two has, or that differ in shape, and with keys of `base` in no table.
     """
-    state = {key: tensor for key, tensor in base.items() if _is_laion_only(key)}
-    unknown: list[str] = []
-    thirds: dict[str, dict[int, Tensor]] = {}
-    for key, tensor in model.items():
-        if key.endswith(CONSTANTS):
-            continue
-        found = [(at, parts) for at, one in enumerate(_QUERY_KEY_VALUE) if (parts := _match(one, key))]
-        if found:
-            thirds.setdefault(_QKV.format(**found[0][1]), {})[found[0][0]] = tensor.float()
-        elif (name := _renamed(key, 1)) is not None:
-            state[name] = tensor.float() if tensor.is_floating_point() else tensor
-        else:
-            unknown.append(key)
-    _refuse(unknown, "the ClapModel has {n} key(s) that are in no table")
-    for name, parts in thirds.items():
-        missing = [f"{name} (third {at + 1})" for at in range(3) if at not in parts]
-        _refuse(missing, "the ClapModel lacks {n} of the tensors that make up LAION's qkv")
-        state[name] = torch.cat([parts[at] for at in range(3)])
-    wanted = {key for key in base if not key.endswith(CONSTANTS)}
-    _refuse(sorted(state.keys() - wanted), "{n} tensor(s) have no place in the base checkpoint")
-    _refuse(sorted(wanted - state.keys()), "the base checkpoint has {n} tensor(s) that the ClapModel lacks")
-    wrong = [key for key in state if state[key].shape != base[key].shape]
-    shapes = [f"{key} {list(state[key].shape)}, base {list(base[key].shape)}" for key in wrong]
+    own = {key: tensor for key, tensor in model.items() if not key.endswith(CONSTANTS)}
+    wanted = clapmodel_state(base)
+    _refuse(sorted(own.keys() - wanted.keys()), "{n} tensor(s) have no place in the base checkpoint")
+    _refuse(sorted(wanted.keys() - own.keys()), "the base checkpoint has {n} tensor(s) that the ClapModel lacks")
+    wrong = [key for key in own if own[key].shape != wanted[key].shape]
+    shapes = [f"{key} {list(own[key].shape)}, base {list(wanted[key].shape)}" for key in wrong]
     _refuse(shapes, "{n} tensor(s) have another shape in the base checkpoint")
+    state = {}
+    for key, tensor in base.items():
+        if not key.endswith(CONSTANTS):
+            parts = [own[name] for name in _clapmodel_names(key)]
+            state[key] = torch.cat(parts) if len(parts) == 3 else parts[0] if parts else tensor
+    state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     n_positions = state["text_branch.embeddings.position_embeddings.weight"].shape[0]
     return state | {"text_branch.embeddings.position_ids": torch.arange(n_positions)[None]}
 
@@ -250,16 +236,14 @@ def _regex(pattern: str) -> re.Pattern:
     return re.compile(re.sub(r"\\\{(\w+)\\\}", lambda field: _FIELDS[field[1]], re.escape(pattern)))
 
 
-def _renamed(key: str, side: int) -> str | None:
-    """The other name of a key of LAION (side 0) or ClapModel (side 1); None for one in no line."""
-    for line in _TABLE:
-        if (parts := _match(line[side], key)) is not None:
-            return line[1 - side].format(**parts)
+def _clapmodel_names(key: str) -> tuple[str, ...] | None:
+    """What a LAION key is called in a ClapModel: three names for a qkv, none for what it does not have; None: unknown."""
+    if key.endswith(CONSTANTS) or any(_match(pattern, key) is not None for pattern in _LAION_ONLY):
+        return ()
+    for pattern, *names in (*_TABLE, (_QKV, *_QUERY_KEY_VALUE)):
+        if (parts := _match(pattern, key)) is not None:
+            return tuple(name.format(**parts) for name in names)
     return None
-
-
-def _is_laion_only(key: str) -> bool:
-    return any(_match(pattern, key) is not None for pattern in _LAION_ONLY)
 
 
 def _refuse(keys: list[str], problem: str) -> None:
