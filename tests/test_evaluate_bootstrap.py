@@ -18,7 +18,6 @@ from humanclap.evaluate import (
     holm,
     mean_interval,
     paired_p,
-    percentile_interval,
     two_sided_p,
 )
 
@@ -74,8 +73,7 @@ def test_a_resample_takes_each_drawn_caption_with_all_its_pairs(rated):
         assert (times == times.round()).all()
         assert times.sum() == plan.n_groups
         np.testing.assert_array_equal(
-            plan.weights(slice(resample, resample + 1))[:, 0],
-            np.bincount(plan.indices(resample), minlength=len(rated)),
+            plan.weights(slice(resample, resample + 1))[:, 0], np.bincount(plan.indices(resample), minlength=len(rated))
         )
 
 
@@ -105,14 +103,6 @@ def test_compare_equals_a_paired_loop(rated, metric):
     assert found.p == pytest.approx(min(1, 2 * (b + 1) / 201))
     assert found.difference == found.a - found.b
     assert (found.n, found.n_resamples, found.n_constant, found.metric) == (len(rated), 200, 0, metric)
-
-
-def test_pairing_narrows_the_difference(rated):
-    """A score against nearly itself: the paired interval is far narrower than either score's own."""
-    noise = 0.01 * np.random.default_rng(0).normal(size=len(rated))
-    paired = compare(rated["good"], rated["good"] + noise, rated["target"], rated["caption"], n_resamples=300)
-    alone = bootstrap_correlations(rated["good"], rated["target"], rated["caption"], n_resamples=300)
-    assert paired.high - paired.low < 0.5 * (alone.high.srcc - alone.low.srcc)
 
 
 def test_two_equal_scores_do_not_differ(rated):
@@ -156,14 +146,8 @@ def test_constant_score_has_an_interval_for_mse_only(rated):
         ({"groups": ["a", None, "b", "b"]}, "groups holds 1 missing labels, the first at 1"),
         ({"groups": ["a"] * 4}, "at least 2 groups"),
         ({"n_resamples": 0}, "n_resamples must be a whole number of at least 1, not 0"),
-        ({"n_resamples": 2.5}, "n_resamples"),
-        ({"n_resamples": None}, "n_resamples must be a whole number of at least 1, not None"),
         ({"groups": [["a", "b"]] * 4}, r"groups must have one dimension.*\(4, 2\)"),
-        ({"groups": "abcd"}, r"groups must have one dimension.*\(\)"),
         ({"groups": [["a"], ["b", "c"], ["d"], ["e"]]}, "groups holds labels that can't be told apart"),
-        ({"seed": "a"}, "seed must be a whole number of at least 0"),
-        ({"seed": 1.5}, "seed must be a whole number of at least 0"),
-        ({"seed": None}, "seed must be a whole number of at least 0"),
         ({"seed": -1}, "seed must be a whole number of at least 0"),
     ],
 )
@@ -177,12 +161,6 @@ def test_compare_names_the_score_that_is_wrong():
         compare([1, 2, 3], [1, 2], [1, 2, 3])
     with pytest.raises(ValueError, match="metric.* must be one of .*rmse"):
         compare([1, 2, 3], [1, 2, 3], [1, 2, 3], metric="rmse")
-
-
-@pytest.mark.parametrize("metric", [["srcc", "lcc"], ("srcc",), None, 3])
-def test_compare_takes_one_metric(metric):
-    with pytest.raises(ValueError, match="metric must be one of srcc, lcc, ktau, mse"):
-        compare([1, 2, 3], [1, 2, 3], [1, 2, 3], metric=metric)
 
 
 def numbers_of(found) -> list[float]:
@@ -213,31 +191,6 @@ def test_groups_are_numbered_by_their_labels():
         np.testing.assert_array_equal(ResamplePlan.draw(index, n_resamples=1).codes, [1, 0, 1, 2])
     mixed = ResamplePlan.draw(["1", 1, "0"], n_resamples=1).codes  # no order between text and number
     np.testing.assert_array_equal(ResamplePlan.draw(["0", "1", 1], n_resamples=1).codes, mixed[[2, 0, 1]])
-
-
-def test_percentiles_of_nothing():
-    assert np.isnan(percentile_interval(np.array([np.nan, np.nan]))).all()
-
-
-def test_caption_bootstrap_sees_caption_effects_that_the_pair_bootstrap_misses():
-    """80 synthetic studies of 60 captions x 3 clips; the true LCC comes from a very large one."""
-
-    def study(rng, captions):
-        effect = np.repeat(rng.normal(size=captions), 3)  # shared by score and target of a caption's clips
-        noise = np.repeat(rng.normal(size=(2, captions)), 3, axis=1) + 0.3 * rng.normal(size=(2, 3 * captions))
-        return effect + noise[0], effect + noise[1], np.repeat(np.arange(captions), 3)
-
-    score, target, _ = study(np.random.default_rng(0), 200_000)
-    truth = np.corrcoef(score, target)[0, 1]
-    covered = np.zeros(2)
-    for seed in range(80):
-        score, target, caption = study(np.random.default_rng([1, seed]), 60)
-        for position, groups in enumerate((caption, None)):
-            found = bootstrap_correlations(score, target, groups, n_resamples=300, seed=seed)
-            covered[position] += found.low.lcc <= truth <= found.high.lcc
-    by_caption, by_pair = covered / 80
-    assert by_caption >= 0.87  # 0.95 less three binomial SDs
-    assert by_pair <= 0.83
 
 
 def test_sign_flips_are_every_pattern_written_out_and_t_above_sixteen():

@@ -82,17 +82,7 @@ def test_cells_and_columns():
     ratings = made()
     for by in ceilings.TABLES:
         table = cell_ceilings(ratings, by, metrics=("srcc", "mse"), n_resamples=30)
-        assert list(table.columns) == [
-            "cell",
-            "metric",
-            "ceiling",
-            "low",
-            "high",
-            "n",
-            "n_ratings",
-            "mean_raters",
-            "note",
-        ]
+        assert " ".join(table.columns) == "cell metric ceiling low high n n_ratings mean_raters note"
         pairs = Rated.of(ratings).pairs
         cells = make_cells(pairs, by)
         names = [cell.name for cell in cells] + (["within systems"] if by == "system" else [])
@@ -114,14 +104,9 @@ def test_lcc_is_that_of_human_ceiling_and_mse_its_noise():
         assert table.loc[(cell, "mse"), "ceiling"] == pytest.approx(noise)
     all_row, found = table.loc[("all", "lcc")], human_ceiling(ratings, n_splits=1, n_resamples=60, seed=3)
     assert (all_row["low"], all_row["high"]) == pytest.approx((found.lcc_ceiling_low, found.lcc_ceiling_high))
-
-
-def test_within_systems_is_the_weighted_mean():
-    table = cell_ceilings(made(), "system", n_resamples=0).set_index(["metric", "cell"])
-    single = table.loc["srcc"].loc[list(SYSTEMS)]
+    single = table.xs("lcc", level="metric").loc[list(SYSTEMS)]
     expected = np.average(single["ceiling"], weights=single["n"])
-    assert table.loc[("srcc", "within systems"), "ceiling"] == pytest.approx(expected)
-    assert table["low"].isna().all()
+    assert table.loc[("within systems", "lcc"), "ceiling"] == pytest.approx(expected)
 
 
 def test_order_of_rows_and_global_state_change_nothing():
@@ -130,16 +115,6 @@ def test_order_of_rows_and_global_state_change_nothing():
     np.random.seed(1)
     again = cell_ceilings(ratings.sample(frac=1, random_state=0), "score_range", n_resamples=5)
     pd.testing.assert_frame_equal(first, again, rtol=1e-9)
-
-
-def test_intervals_are_as_wide_as_new_studies_differ():
-    """The interval of one study against the spread of 20 others of the same world."""
-    values = [
-        cell_ceilings(made(600, [s, 9], systems=False), metrics=("srcc",), n_resamples=0)["ceiling"][0]
-        for s in range(20)
-    ]
-    one = cell_ceilings(made(600, [0, 9], systems=False), metrics=("srcc",), n_resamples=100).iloc[0]
-    assert (one["high"] - one["low"]) / 3.92 == pytest.approx(np.std(values), rel=0.6)
 
 
 def test_systems_that_are_not_known_not_natural_or_too_small():
@@ -172,16 +147,6 @@ def test_what_cannot_be_known_is_marked(change, note):
         table = cell_ceilings(change(made(90)), by, n_resamples=5)
         assert table["ceiling"].isna().all()
         assert set(table["note"]) <= {note, "no such pairs"}
-
-
-def test_listeners_who_agree_or_know_nothing():
-    ratings = made(300, systems=False)
-    same = ratings.assign(rating=ratings["audio"].str[:7].astype(int) % 11)
-    table = cell_ceilings(same, metrics=("srcc", "lcc", "mse"), n_resamples=0).set_index("metric")["ceiling"]
-    assert table["lcc"] == pytest.approx(1) and table["srcc"] > 0.95
-    assert table["mse"] == pytest.approx(0, abs=1e-12)
-    guessed = ratings.assign(rating=np.random.default_rng(0).integers(11, size=len(ratings)))
-    assert cell_ceilings(guessed, metrics=("srcc",), n_resamples=0)["ceiling"][0] < 0.4
 
 
 @pytest.mark.parametrize(
@@ -265,14 +230,7 @@ def test_a_score_that_fails_at_low_ratings_is_found_out(compared):
         assert row["low"] < row["expected"] < row["high"] and row["n_simulations"] == 40
     # the cut takes correlation away from a score that is equally good everywhere
     assert (table.loc["even", "expected"] < table.loc["even", "overall"]).all()
-
-
-def test_over_all_pairs_it_is_as_good_as_the_model_by_construction(compared):
-    ratings, scores = compared
-    table = homogeneous_score(scores, ratings, "system", n_simulations=5).set_index(["model", "cell"])
-    row = table.loc[("lame", "all")]
-    assert row["expected"] == pytest.approx(row["overall"], abs=2e-3) and row["note"] == "equal by construction"
-    again = homogeneous_score(scores, ratings.sample(frac=1, random_state=1), "system", n_simulations=5)
+    again = homogeneous_score(scores, ratings.sample(frac=1, random_state=1), n_simulations=40)
     pd.testing.assert_frame_equal(again.set_index(["model", "cell"]), table)
 
 

@@ -53,12 +53,3 @@ def test_the_ledger_says_what_the_data_were_made_to_show(scores):
     assert gain["paper"] == pytest.approx(0.177) and gain["n"] == 720
     low = scores[scores["mean_rating"] <= 2].groupby("model")["clap_score"].mean()
     assert table["here"].iloc[-1] == pytest.approx(low["mae"] - low["wsce+mae"])
-
-
-def test_a_model_that_is_worse_fails_and_one_like_the_baseline_stays_open(scores):
-    flipped = scores.copy()
-    worse = flipped["model"] == "wsce+mae"
-    flipped.loc[worse, "clap_score"] *= -1
-    verdicts = claims.ledger(flipped, "laion-standin", n_resamples=300).groupby("claim")["verdict"].last()
-    assert verdicts["SRCC gain of 0.15 or more"] == claims.FAILS
-    assert verdicts["gain on every generator"] == claims.FAILS

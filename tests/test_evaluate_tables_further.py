@@ -5,12 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
-from differences import differences
 from scipy import stats
 from test_evaluate_tables import make_pairs, make_table
 
-from humanclap.evaluate import ablation, breakdown, paper_table, render_table
-from humanclap.evaluate.cells import BREAKDOWNS, FURTHER, is_temporal, make_cells, n_events, n_words
+from humanclap.evaluate import breakdown
+from humanclap.evaluate.cells import FURTHER, is_temporal, make_cells, n_events, n_words
 
 B = 40
 CELLS = {
@@ -63,28 +62,6 @@ def test_each_cell_holds_its_pairs_and_each_pair_stands_once(table, by):
         expected = stats.spearmanr(pairs["clap_score"][mask], pairs["target"][mask]).statistic
         assert (row["n"], row["value"]) == (mask.sum(), pytest.approx(expected)), name
     assert found["n"].sum() == len(pairs) and (found["n"] > 4).all()
-
-
-@pytest.mark.parametrize("by", FURTHER)
-def test_every_function_of_tables_takes_them(table, by):
-    assert list(differences(table, "laion", by=by, n_resamples=B)["cell"].unique()) == CELLS[by]
-    found = paper_table(table, by, "laion", n_resamples=10_000)
-    assert (found["family"] == by).all() and list(found["cell"].unique()) == CELLS[by]
-    for kind in ("markdown", "latex"):
-        assert f"family: {by}" in render_table(found, kind, "synthetic").replace("\\", "")
-    pair = [("human-clap", "laion")]
-    assert list(ablation(table, pair, by, n_resamples=B, correct=False)["cell"].unique()) == CELLS[by]
-
-
-def test_small_and_empty_cells_stay_and_are_marked(table):
-    few = table[(table["n_ratings"] <= 2)].copy()
-    few["rating_std"] = np.where(few["n_ratings"] == 2, 0.5, np.nan)
-    first_three = few.loc[(few["model"] == "laion") & (few["n_ratings"] == 2), "audio"].iloc[:3]
-    few = few[(few["n_ratings"] == 1) | few["audio"].isin(first_three)]
-    found = breakdown(few, by="rating_std", n_resamples=B).query("model == 'laion'").set_index("cell")
-    assert list(found["note"]) == ["", "fewer than 4 pairs", *["no such pairs"] * 3]
-    assert list(found["n"]) == [len(few) // 3 - 3, 3, 0, 0, 0] and np.isfinite(found.loc["one rating", "value"])
-    assert found.loc[found.index != "one rating", ["value", "low", "high"]].isna().all(axis=None)
 
 
 def test_a_data_set_of_means_has_no_cells_by_ratings_and_says_so(table):
@@ -161,8 +138,3 @@ def test_cells_of_real_pairs_hold_each_pair_once(real_ratings):
         cells = make_cells(pairs, by)
         np.testing.assert_array_equal(np.sum([cell.rows for cell in cells], axis=0), 1)
         assert all(cell.rows.sum() > 50 and not cell.note for cell in cells)
-
-
-def test_an_unknown_breakdown_lists_them_all(table):
-    with pytest.raises(ValueError, match="by must be one of " + ", ".join(BREAKDOWNS)):
-        breakdown(table, by="mood")

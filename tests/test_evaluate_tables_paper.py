@@ -11,8 +11,8 @@ from differences import differences
 from test_evaluate_tables import make_pairs
 from test_evaluate_tables_seeds import seeded_table
 
-from humanclap import paper, relate
-from humanclap.evaluate import breakdown, cell_ceilings, compare, holm, paper_table, render_table, write_table
+from humanclap import paper
+from humanclap.evaluate import breakdown, holm, paper_table, render_table, write_table
 
 B = 10_000
 COLUMNS = (
@@ -73,12 +73,6 @@ def test_a_floor_as_a_column_and_as_a_model_are_the_same(scores, table_2):
     assert "† better than the floor (ridge), a predictor that never listens" in render_table(named, "markdown", "x")
 
 
-def test_ceilings_stand_in_their_cells_only(table_2):
-    found = table_2.set_index(["model", "cell"])["ceiling"]
-    assert (found[:, "all"] == 0.9).all() and (found[:, "natural"] == 0.8).all()
-    assert found.drop(["all", "natural"], level="cell").isna().all()
-
-
 def test_marks_say_better_worse_and_above_the_floor(scores):
     found = paper_table(scores, "overall", "laion", floor="blind").set_index(["model", "metric"])
     for (model, metric), row in found.iterrows():
@@ -94,15 +88,6 @@ def test_marks_say_better_worse_and_above_the_floor(scores):
     mse = smaller[smaller["model"] == "laion"].assign(model="near", clap_score=lambda t: t["target"] + 0.01)
     found = paper_table(pd.concat([smaller, mse]), "overall", "laion", floor="blind", metrics="mse").set_index("model")
     assert found.loc["near", "difference"] < 0 and found.loc["near", "mark"] == "*†"
-
-
-def test_the_mse_of_a_difference_is_compare_s(scores):
-    found = paper_table(scores, "overall", "laion", floor="blind").set_index(["model", "metric"]).loc[("b_a&d", "mse")]
-    bad, laion = (scores[scores["model"] == m] for m in ("b_a&d", "laion"))
-    one = compare(bad["clap_score"], laion["clap_score"], laion["target"], laion["text"], "mse", B)
-    assert tuple(found[["difference", "diff_low", "diff_high", "p"]]) == pytest.approx(
-        (one.difference, one.low, one.high, one.p)
-    )
 
 
 def test_without_correction_fewer_resamples_and_no_marks_of_difference(scores):
@@ -248,24 +233,3 @@ def test_write_table_writes_three_files(table_2, tmp_path):
     )
     write_table(table_2, tmp_path / "tables" / "04_table.2", "RELATE ratings")
     assert "RELATE ratings" in paths[1].read_text(encoding="utf-8")
-
-
-def test_ceilings_of_real_ratings_fit_every_cell(real_ratings):
-    ratings = relate.screen_listeners(real_ratings).ratings
-    ratings = ratings[ratings["split"] == "test"]
-    pairs = relate.aggregate_pairs(ratings)
-    rng = np.random.default_rng(0)
-    scores = pd.concat(
-        [
-            pairs.assign(model=model, clap_score=pairs["target"] + noise * rng.normal(size=len(pairs)))
-            for model, noise in (("laion", 0.5), ("wsce+mae", 0.3))
-        ]
-    )
-    for by in ("system", "score_range"):
-        known = cell_ceilings(ratings, by, n_resamples=0)
-        found = paper_table(scores, by, "laion", ceilings=known, n_resamples=20, correct=False)
-        sizes = found["cell"].map(known[known["metric"] == "srcc"].set_index("cell")["n"])
-        assert found["ceiling"].between(0.3, 0.9).all() and (found["n"] == sizes).all()
-        text = render_table(found, "markdown", "RELATE ratings")
-        row = next(cells_of(line) for line in text.splitlines() if line.startswith("| ceiling"))
-        assert row[1] == f"{found['ceiling'].iloc[0]:.3f}"

@@ -1,11 +1,9 @@
 """What a score is worth: correlations, intervals, the paper's tables, ceilings, floors and controls."""
 
-from .agreement import HumanCeiling, ceiling_table, human_ceiling
+from .agreement import ceiling_table, human_ceiling
 from .bootstrap import (
-    BootstrapCorrelations,
     Comparison,
     Correlations,
-    MeanInterval,
     ResamplePlan,
     bootstrap_correlations,
     bootstrap_samples,
@@ -14,19 +12,15 @@ from .bootstrap import (
     holm,
     mean_interval,
     paired_p,
-    percentile_interval,
     two_sided_p,
 )
-from .calibration import MAPS, calibrate, calibrated_scores, fit_map, reliability_curve
+from .calibration import calibrate, calibrated_scores, fit_map, reliability_curve
 from .ceilings import cell_ceilings, homogeneous_score, screened_ceilings
-from .cells import BREAKDOWNS
-from .floors import Floor, blind_baselines, blind_predictions, strongest_blind
-from .listening import CONTROLS, AnchorAuc, anchor_auc, listening_table, swap_captions
+from .floors import blind_baselines, blind_predictions, strongest_blind
+from .listening import AnchorAuc, anchor_auc, listening_table, swap_captions
 from .render import render_table, write_table
 from .screening import (
-    Rule,
     anchor_rule,
-    default_rules,
     listener_habits,
     near_another,
     no_screening,
@@ -40,20 +34,12 @@ from .tables import ablation, breakdown, paper_table
 from .weighted import METRICS, WeightedCorrelations
 
 __all__ = [
-    "BREAKDOWNS",
-    "CONTROLS",
-    "MAPS",
     "METRICS",
     "SYSTEMS_NOTE",
     "AnchorAuc",
-    "BootstrapCorrelations",
     "Comparison",
     "Correlations",
-    "Floor",
-    "HumanCeiling",
-    "MeanInterval",
     "ResamplePlan",
-    "Rule",
     "WeightedCorrelations",
     "ablation",
     "anchor_auc",
@@ -69,7 +55,6 @@ __all__ = [
     "cell_ceilings",
     "compare",
     "correlations",
-    "default_rules",
     "fit_map",
     "holm",
     "homogeneous_score",
@@ -81,7 +66,6 @@ __all__ = [
     "no_screening",
     "paired_p",
     "paper_table",
-    "percentile_interval",
     "preferences",
     "relate_rule",
     "reliability_curve",

@@ -1,7 +1,6 @@
 """Ceilings of Tables I to III: how well a perfect score would do in each cell, on its own pairs and raters.
 
-Ceilings of ranks come from a simulation: an ordered probit fitted by
-moments. In each system (those with fewer than 30 pairs together) pair i has a latent quality θ_i ~ N(0, 1), listener j
+Ceilings of ranks come from a simulation: an ordered probit fitted by moments. In each system (those with fewer than 30 pairs together) pair i has a latent quality θ_i ~ N(0, 1), listener j
 hears √ρ · θ_i + √(1 - ρ) · ε_ij, and gives the rating in whose interval that falls; the intervals cut the normal
 distribution at the ratings' own shares (so heaps on 0, 2, 5, 8 and 10 are kept), and ρ is the value at which two
 ratings of one pair correlate as they do in the data. A pair's TRUE VALUE is its expected rating given θ_i, the mean of
@@ -273,9 +272,9 @@ def screened_ceilings(
 
 
 def homogeneous_score(
-    scores: pd.DataFrame, ratings: pd.DataFrame, by: str = "score_range", n_simulations: int = 200, seed: int = 0
+    scores: pd.DataFrame, ratings: pd.DataFrame, n_simulations: int = 200, seed: int = 0
 ) -> pd.DataFrame:
-    """SRCC of each model in each cell of Table II or III beside that of a score that is equally good everywhere.
+    """SRCC of each model in each cell of Table III beside that of a score that is equally good everywhere.
 
     A model's SRCC is lower below a rating of 5 than over all, but so is every score's: a cell holds a narrower range of
     true values, and the cut has sorted them by their noise. A simulated study draws true values m_i and ratings anew
@@ -289,7 +288,6 @@ def homogeneous_score(
     Args:
         scores: long score table as `paper_table` takes it; a model with several training_seeds is averaged over them.
         ratings: the ratings behind its targets, one row each: audio, text, rating, system where known.
-        by: "system" or "score_range".
 
     Returns:
         One row per model and cell: model, cell, metric (srcc), value (the model's), expected (mean over the
@@ -299,14 +297,13 @@ def homogeneous_score(
 
     Raises:
         ValueError: as `widen` and `as_ratings`; a scored pair without ratings, or whose target is not a tenth of their
-            mean; another `by`, n_simulations below 1.
+            mean; n_simulations below 1.
     """
-    choice(by, "by", ("system", "score_range"))
     n_simulations, seed = whole_number(n_simulations, "n_simulations", 1), whole_number(seed, "seed")
     wide = widen(scores)
     rated, places = _behind(wide, ratings)
     mean, unknown = rated.pairs["mean_rating"].to_numpy(), rated.unknown()
-    cells = make_cells(rated.pairs, by)
+    cells = make_cells(rated.pairs, "score_range")
     of_models = [wide.scores[wide.rows(name)][:, places] for name in wide.models]
     overall = np.array([np.mean([_metric("srcc", one, mean) for one in runs]) for runs in of_models])
     values = np.array([np.mean([_in_cells(one, mean, cells) for one in runs], axis=0) for runs in of_models])
@@ -318,7 +315,7 @@ def homogeneous_score(
             rng = np.random.default_rng([seed, number])
             true, drawn = probit.draw(1, rng)(fitted)
             true, noise = (true - true.mean()) / true.std(), rng.standard_normal(len(true))
-            ranks, in_study = stats.rankdata(drawn), make_cells(rated.pairs.assign(mean_rating=drawn), by)
+            ranks, in_study = stats.rankdata(drawn), make_cells(rated.pairs.assign(mean_rating=drawn), "score_range")
             for model, wanted in enumerate(overall):
                 if np.isfinite(wanted):
                     of_study[model] = _in_cells(_as_good(true, noise, ranks, wanted), drawn, in_study)
@@ -328,16 +325,13 @@ def homogeneous_score(
             drawn, value = samples[:, model, place], values[model, place]
             drawn = drawn[np.isfinite(drawn)]
             low, high = np.quantile(drawn, TAIL) if len(drawn) else (np.nan, np.nan)
-            by_construction = cell.name == ALL
             verdict = "less than expected" if value < low else "more than expected" if value > high else "as expected"
-            known = not by_construction and len(drawn) and np.isfinite(value)
+            known = len(drawn) and np.isfinite(value)
             note = "" if np.isfinite(value) else "constant score or target"
             row = {"model": name, "cell": cell.name, "metric": "srcc", "value": value}
             row |= {"expected": drawn.mean() if len(drawn) else np.nan, "low": low, "high": high}
             row |= {"verdict": verdict if known else "", "overall": overall[model], "n": int(cell.rows.sum())}
-            row["n_simulations"] = len(drawn)
-            row["note"] = cell.note or unknown or note or ("equal by construction" if by_construction else "")
-            rows.append(row)
+            rows.append(row | {"n_simulations": len(drawn), "note": cell.note or unknown or note})
     return pd.DataFrame(rows)
 
 

@@ -13,6 +13,7 @@ from .tables import paper_table
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "can't be told from this data"
 WHOLE = "the claim"
 SYNTHESIZED = ("audioldm", "audioldm2", "tango", "tango2")
+LOW_RATING = 2.0  # pairs with a mean rating (0-10) of at most this are "low-rated"
 
 
 def verdict(low, high, threshold: float = 0.0) -> str:
@@ -28,12 +29,7 @@ def verdict(low, high, threshold: float = 0.0) -> str:
 
 
 def ledger(
-    scores: pd.DataFrame,
-    baseline: str,
-    model: str = "wsce+mae",
-    low_rating: float = 2.0,
-    n_resamples: int = 2000,
-    seed: int = 0,
+    scores: pd.DataFrame, baseline: str, model: str = "wsce+mae", n_resamples: int = 2000, seed: int = 0
 ) -> pd.DataFrame:
     """Compare the paper's claims (sections IV-B and V) with these scores: one row per comparison, then one per claim.
 
@@ -42,7 +38,6 @@ def ledger(
             target, clap_score, and training_seed where there are several (claims are of the means over seeds).
         baseline: the model that the paper's LAION CLAP is here.
         model: the variant that the paper calls best.
-        low_rating: pairs rated at most this (0-10) are "low-rated".
 
     Returns:
         Columns claim, of (the cell or the rival; "the claim" in the row that sums up), paper (its number; NaN: none
@@ -74,8 +69,8 @@ def ledger(
         papers = [paper.gain(table, cell, *(who or [model])) for table, cell, *who in map(wanted.get, found.index)]
         rows += _rows(claim, found.assign(paper=papers), at_least)
     if "mae" in set(scores["model"]) and model != "mae":
-        drop = _low_rated_drop(scores, "mae", model, low_rating, n_resamples, seed)
-        claim = f"wSCE lowers scores of pairs rated <= {low_rating:g} (mae - {model})"
+        drop = _low_rated_drop(scores, "mae", model, n_resamples, seed)
+        claim = f"wSCE lowers scores of pairs rated <= {LOW_RATING:g} (mae - {model})"
         rows += _rows(claim, drop.assign(paper=np.nan), 0)
     return pd.DataFrame(rows, columns=["claim", "of", "paper", "here", "low", "high", "at_least", "n", "verdict"])
 
@@ -93,13 +88,13 @@ def _rows(claim: str, found: pd.DataFrame, at_least: float) -> list[dict]:
     return [*rows, whole | {"verdict": verdict(found["low"], found["high"], at_least)}]
 
 
-def _low_rated_drop(scores, before: str, after: str, low_rating: float, n_resamples: int, seed: int) -> pd.DataFrame:
+def _low_rated_drop(scores, before: str, after: str, n_resamples: int, seed: int) -> pd.DataFrame:
     """Mean score of the low-rated pairs under `before` minus that under `after`, captions resampled."""
-    low_rated = scores[scores["mean_rating"] <= low_rating]
+    low_rated = scores[scores["mean_rating"] <= LOW_RATING]
     # the mean over training seeds, where there are several
     both = low_rated.pivot_table(index=["audio", "text"], columns="model", values="clap_score", aggfunc="mean")
     both = both.reindex(columns=[before, after]).reset_index()
-    index, row = [f"rated <= {low_rating:g}"], {"here": np.nan, "low": np.nan, "high": np.nan, "n": len(both)}
+    index, row = [f"rated <= {LOW_RATING:g}"], {"here": np.nan, "low": np.nan, "high": np.nan, "n": len(both)}
     if both["text"].nunique() > 1:
         drop = (both[before] - both[after]).to_numpy()
         plan = ResamplePlan.draw(both["text"].to_numpy(), n_resamples, seed)

@@ -26,8 +26,6 @@ def as_vector(values, name: str) -> np.ndarray:
     if isinstance(values, np.ma.MaskedArray):
         values = values.astype(float).filled(np.nan)  # np.asarray would unmask them without a word
     try:
-        if np.iscomplexobj(values):  # numpy would drop the imaginary part with no more than a warning
-            raise TypeError("they are complex")
         to_numpy = getattr(values, "to_numpy", None)  # pandas: its NA becomes NaN, and is refused below
         vector = to_numpy(dtype=float, na_value=np.nan) if to_numpy else np.asarray(values, dtype=float)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -94,16 +92,9 @@ def group_codes(groups, n: int | None = None) -> np.ndarray:
     if missing.any():
         raise ValueError(f"groups holds {missing.sum()} missing labels, the first at {missing.argmax()}")
     try:
-        codes, names = pd.factorize(labels)
+        return pd.factorize(labels, sort=True)[0].astype(np.intp)
     except TypeError as error:  # a list as a label, say
         raise ValueError(f"groups holds labels that can't be told apart ({error}): use strings") from error
-    try:
-        in_order = sorted(range(len(names)), key=names.__getitem__)
-    except TypeError:  # labels of several types, which have no order among them
-        in_order = sorted(range(len(names)), key=lambda code: (type(names[code]).__name__, str(names[code])))
-    place = np.empty(len(names), dtype=np.intp)
-    place[in_order] = np.arange(len(names))
-    return place[codes]
 
 
 def own_groups(*columns: np.ndarray) -> np.ndarray:

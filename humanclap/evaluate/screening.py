@@ -49,12 +49,8 @@ def anchor_rule(max_anchor_mean: float = 2.0) -> Rule:
         kept = relate.screen_listeners(ratings, max_anchor_mean).kept
         return ratings["rating"].astype(float).where(ratings["listener"].astype(str).isin(kept)).to_numpy()
 
-    return Rule(
-        f"anchor mean <= {max_anchor_mean:g}",
-        judge,
-        "the paper's rule" if max_anchor_mean == 2 else "",
-        max_anchor_mean,
-    )
+    note = "the paper's rule" if max_anchor_mean == 2 else ""
+    return Rule(f"anchor mean <= {max_anchor_mean:g}", judge, note, max_anchor_mean)
 
 
 def relate_rule() -> Rule:
@@ -225,8 +221,9 @@ def screening_rules(
         n_draws: draws of raters; `value` is the mean SRCC over them, each resample averages a few.
 
     Returns:
-        One row per rule and way: rule, max_anchor_mean (NaN for a rule without), pairs (the way), value, low, high, n, mean_raters, difference, difference_low,
-        difference_high (from the first rule, paired), note. A rule that leaves fewer than 4 pairs has NaN and says so.
+        One row per rule and way: rule, max_anchor_mean (NaN for a rule without), pairs (the way), value, low, high, n,
+        mean_raters, difference, difference_low, difference_high (from the first rule, paired), note. A rule that leaves
+        fewer than 4 pairs has NaN and says so.
 
     Raises:
         ValueError: no rules, a pair scored twice, NaN scores, a missing column, n_raters or n_draws below 1.
@@ -310,14 +307,8 @@ def _rule_rows(panels: _Panels, draws: dict, plan: ResamplePlan, raters: list[fl
     for place, rule in enumerate(panels.rules):
         for way in (ALL_LEFT, COMMON):
             estimate, n = found[way, place]
-            row = {
-                "rule": rule.name,
-                "max_anchor_mean": rule.max_anchor_mean,
-                "pairs": way,
-                "value": estimate.value,
-                **estimate.row(),
-                "n": round(n),
-            }
+            row = {"rule": rule.name, "max_anchor_mean": rule.max_anchor_mean, "pairs": way}
+            row |= {"value": estimate.value, **estimate.row(), "n": round(n)}
             row["mean_raters"] = n_raters if way == COMMON else raters[place]
             difference = estimate - found[way, 0][0] if place else Estimate(np.nan, estimate.samples)
             row |= {"difference": difference.value, **difference.row("difference_")}

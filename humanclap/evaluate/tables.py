@@ -86,11 +86,8 @@ def sample_cells(wide: Wide, by: str, metrics: Sequence[str], n_resamples: int, 
         value = {metric: each[:, 0] for metric, each in values.get(cell.name, empty).items()}
         captions = len(np.unique(plan.codes[cell.rows]))
         done = cell.name in values
-        found.append(
-            SampledCell(
-                cell.name, int(cell.rows.sum()), captions, cell.note, done, value, samples.get(cell.name, empty)
-            )
-        )
+        sampled = samples.get(cell.name, empty)
+        found.append(SampledCell(cell.name, int(cell.rows.sum()), captions, cell.note, done, value, sampled))
     return found
 
 
@@ -170,10 +167,10 @@ def paper_table(
     III); or one of the further breakdowns of `make_cells`. metrics: srcc, lcc, ktau, mse; None means all four overall
     and srcc elsewhere. baseline: the model that the others are compared with. floor: a column with a blind predictor's
     value for each pair (`strongest_blind`; a column of that name and "_name" says which predictor), or a model of the
-    table that never listens; it has no rows of its own and is in no comparison. ceilings: frame with cell, metric, ceiling (one row each). family: name of the family of Holm's
-    correction, which is all differences from the baseline in this table; None: "Table I", "Table II", "Table III", or
-    the name of the breakdown. correct: False leaves the correction and its marks out, and then n_resamples may be below
-    10,000.
+    table that never listens; it has no rows of its own and is in no comparison. ceilings: frame with cell, metric,
+    ceiling (one row each). family: name of the family of Holm's correction, which is all differences from the baseline
+    in this table; None: "Table I", "Table II", "Table III", or the name of the breakdown. correct: False leaves the
+    correction and its marks out, and then n_resamples may be below 10,000.
 
     Columns: model, cell, metric, value (mean over training seeds), low, high (95 %, of that mean: captions resampled
     with all pairs and all seeds), n, n_constant (resamples in which the metric is undefined; the interval leaves them
