@@ -111,14 +111,6 @@ def ablation_table(cells=("all",)) -> pd.DataFrame:
     return table.assign(**seeds, seed_t_low=middle - 0.06, seed_t_high=middle + 0.06)
 
 
-def file_ceilings(files=("REL", "IS", "OS"), cells=CELLS) -> pd.DataFrame:
-    rng = np.random.default_rng(7)
-    rows = pd.DataFrame([(f, s, c) for f in files for s in ("before", "after") for c in cells])
-    rows.columns = ["file", "screening", "cell"]
-    ends = with_ends(rng.uniform(0.7, 0.9, len(rows)), 0.02).rename(columns={"value": "ceiling"})
-    return pd.concat([rows, ends], axis=1).assign(metric="srcc", n=rng.integers(400, 3000, len(rows)))
-
-
 def further_table(models=("laion-clap", "wsce+mae", "mae")) -> pd.DataFrame:
     kinds = {"number of events": ("1", "2", "3 or more"), "temporal words": ("without", "with")}
     return pd.concat([cell_table(models, cells).assign(breakdown=kind) for kind, cells in kinds.items()])

@@ -1,19 +1,37 @@
-"""Figures: each function takes a table and returns a matplotlib Figure in one house style (colour-blind safe)."""
+"""Figures: each function takes a table and returns a matplotlib Figure, in one style that colour-blind readers can read.
 
-from .breakdowns import further_breakdowns
-from .calibration import calibration, calibration_mse
-from .controls import controls, listening, preferences
-from .homogeneous import homogeneous
-from .overview import overview
-from .own_audio import own_systems
-from .ratings import LABELLED, agreement_by_system, anchor_means, cell_ceilings, floor_and_ceiling, scale_use
-from .scatter import score_scatter
-from .screening import screening_curve, screening_effect, screening_rules
-from .spectra import spectrograms
+Needs matplotlib and seaborn, which belong to the extra `study`.
+"""
+
+from __future__ import annotations
+
+from humanclap.checks import need_extra
+
+try:
+    import matplotlib  # noqa: F401
+    import seaborn  # noqa: F401
+except ImportError:
+    need_extra("matplotlib", "study", "humanclap.plots")
+    need_extra("seaborn", "study", "humanclap.plots")
+    raise
+
+from .audio import own_systems, spectrograms
+from .listening import listening, preferences, system_means
+from .ratings import (
+    LABELLED,
+    agreement_by_system,
+    anchor_means,
+    calibration,
+    calibration_mse,
+    floor_and_ceiling,
+    scale_use,
+    score_scatter,
+    screening_curve,
+    screening_rules,
+)
 from .style import COLOURS, DOUBLE, MODEL_NAMES, SINGLE, SYSTEM_NAMES, write_figure
-from .systems import system_means
-from .tables import dumbbells, overall_forest
-from .training import ablation, learning_curves
+from .tables import dumbbells, further_breakdowns, homogeneous, overall_forest
+from .training import ablation, learning_curves, overview
 
 __all__ = [
     "COLOURS",
@@ -27,8 +45,6 @@ __all__ = [
     "anchor_means",
     "calibration",
     "calibration_mse",
-    "cell_ceilings",
-    "controls",
     "dumbbells",
     "floor_and_ceiling",
     "further_breakdowns",
@@ -42,7 +58,6 @@ __all__ = [
     "scale_use",
     "score_scatter",
     "screening_curve",
-    "screening_effect",
     "screening_rules",
     "spectrograms",
     "system_means",
