@@ -28,7 +28,8 @@ sys.path.insert(0, str(PROJECT))
 import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
-from humanclap import evaluate, finetune, load_clap, relate, score_pairs, synthetic, tiny  # noqa: E402
+from humanclap import demo, evaluate, finetune, load_clap, relate, score_pairs  # noqa: E402
+from humanclap.demo.standins import CURVE_FILE  # noqa: E402
 
 SEEDS = (0, 1, 2)
 BASE, TRAINED, PERMUTED, UNRATED = "LAION stand-in", "wSCE+MAE", "wSCE+MAE, ratings permuted", "SCE, no ratings"
@@ -82,12 +83,12 @@ class Study:
     def __init__(self, work: Path, seed: int) -> None:
         self.seed, self.folder = seed, work / f"seed{seed}"
         _say(f"corpus seed {seed}: corpus and stand-ins")
-        self.corpus = synthetic.make_corpus(self.folder / "corpus", seed=seed)
-        standins = tiny.make_standins(self.folder / "claps", seed=seed, progress=False)
+        self.corpus = demo.make_corpus(self.folder / "corpus", seed=seed)
+        standins = demo.make_standins(self.folder / "claps", seed=seed, progress=False)
         self.claps = {BASE: load_clap(standins["laion-standin"]), OTHER_BASE: load_clap(standins["msclap-standin"])}
         self.curves = {
-            BASE: pd.read_csv(standins["laion-standin"] / tiny.CURVE_FILE),
-            OTHER_BASE: pd.read_csv(standins["msclap-standin"] / tiny.CURVE_FILE),
+            BASE: pd.read_csv(standins["laion-standin"] / CURVE_FILE),
+            OTHER_BASE: pd.read_csv(standins["msclap-standin"] / CURVE_FILE),
         }
         self.ratings = relate.load_ratings(self.corpus / "scores" / "REL.csv")
         pairs = relate.aggregate_pairs(relate.screen_listeners(self.ratings, MAX_ANCHOR_MEAN).ratings)
@@ -127,13 +128,13 @@ class Study:
         kinds, paths = [], []
         folder = self.folder / "naming"
         folder.mkdir(exist_ok=True)
-        for i, (waveform, kind) in enumerate(synthetic.single_event_clips(NAMING_SEED + self.seed, NAMING_CLIPS)):
+        for i, (waveform, kind) in enumerate(demo.single_event_clips(NAMING_SEED + self.seed, NAMING_CLIPS)):
             kinds.append(kind)
             paths.append(folder / f"{i}.wav")
             _write(paths[-1], waveform)
-        captions = [synthetic.kind_caption(kind) for kind in synthetic.event_kinds()]
+        captions = [demo.kind_caption(kind) for kind in demo.event_kinds()]
         clap = self.claps[name]
-        return tiny.naming_accuracy(clap.embed_audio(paths), clap.embed_text(captions), kinds)
+        return demo.naming_accuracy(clap.embed_audio(paths), clap.embed_text(captions), kinds)
 
     def anchor_auc(self, name: str) -> evaluate.AnchorAuc:
         """How well a score tells natural clips with their own caption from the anchors' mismatched pairs."""
@@ -269,7 +270,7 @@ def _standin_rows(study: Study) -> list[str]:
     return [
         f"| {study.seed} | {name} | {study.naming(name):.2f} | "
         f"{evaluate.correlations(study.scores[name], study.test['target']).srcc:.3f} | "
-        f"{tiny.final_improvement(study.curves[name]['train_loss']):.1%} |"
+        f"{demo.final_improvement(study.curves[name]['train_loss']):.1%} |"
         for name in (BASE, OTHER_BASE)
     ]
 
@@ -286,7 +287,7 @@ def _signed(gain: pd.Series) -> str:
 def _write(path: Path, waveform: np.ndarray) -> None:
     import soundfile
 
-    soundfile.write(path, waveform, synthetic.SAMPLE_RATE, subtype="PCM_16")
+    soundfile.write(path, waveform, demo.SAMPLE_RATE, subtype="PCM_16")
 
 
 def _say(text: str) -> None:

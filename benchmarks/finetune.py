@@ -31,7 +31,7 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 import torch  # noqa: E402
 
-from humanclap.tiny.architectures import ARCHITECTURES, new_front_end, new_model, new_tokenizer  # noqa: E402
+from humanclap.demo.standins import ARCHITECTURES, new_front_end, new_model, new_tokenizer  # noqa: E402
 
 RATE, CLIPS_A_CAPTION, TINY_SECONDS = 16_000, 3, 4
 WORDS = (

@@ -18,7 +18,7 @@ import soundfile
 import torch
 from transformers import ClapModel, ClapProcessor
 
-from humanclap import load_clap, losses, tiny
+from humanclap import demo, load_clap, losses
 from humanclap.audio import load_audio
 from humanclap.finetune import FinetuneConfig, finetune, prepare
 from humanclap.finetune.loop import Trainer, epoch_seeds, reproducible
@@ -134,13 +134,13 @@ def small(request, tmp_path_factory):
     divides by their size, makes steps of the rounding.
     """
     root = tmp_path_factory.mktemp("small")
-    shape = tiny.ARCHITECTURES["laion-standin"]
+    shape = demo.ARCHITECTURES["laion-standin"]
     if request.param:  # transformers' fusion has 64 mel bins written into it
         shape = dataclasses.replace(shape, mel_bins=64)
-    settings = tiny.Pretraining(n_clips=200, clip_seconds=1, epochs=10, batch_size=32)
-    (folder,) = tiny.make_standins(root, progress=False, settings=settings, architectures={"standin": shape}).values()
+    settings = demo.Pretraining(n_clips=200, clip_seconds=1, epochs=10, batch_size=32)
+    (folder,) = demo.make_standins(root, progress=False, settings=settings, architectures={"standin": shape}).values()
     if request.param:
-        folder = tiny.fused_twin(folder, root / "fused")
+        folder = demo.fused_twin(folder, root / "fused")
     sounds = ("dog barks", "bell rings", "train passes", "man speaks")
     texts = [f"a {sound}{then}" for sound in sounds for then in ("", " and rain falls", " twice")]
     return folder, rated_clips(root, [*texts, "wind"], np.linspace(0.3, 2.2, 37)), root

@@ -13,7 +13,7 @@ import soundfile
 from matplotlib.figure import Figure
 
 from humanclap import evaluate, plots, report, study
-from humanclap.synthetic import SHOWCASE, showcase_clips
+from humanclap.demo import SHOWCASE, showcase_clips
 
 
 def table(seed=0, n_prompts=12, systems=("good", "fair", "bad"), clips=2, failed=(), gap=0.1):

@@ -269,13 +269,13 @@ def test_an_override_that_no_notebook_has_is_refused_before_anything_runs(places
 
 
 def test_without_a_network_the_demo_takes_the_corpus_and_says_so(places, monkeypatch):
-    from humanclap import synthetic
+    from humanclap import demo
 
     def small(root, seed):  # the real corpus takes longer; what counts here is what is said of it
         return make(root, seed=seed, n_train_captions=12, n_test_captions=12)
 
-    make = synthetic.make_corpus
-    monkeypatch.setattr(synthetic, "make_corpus", small)
+    make = demo.make_corpus
+    monkeypatch.setattr(demo, "make_corpus", small)
     source = study.find_ratings("demo")
     assert source.label == "synthetic" and source.csv.is_file()
     assert "could not be fetched" in source.note and "says nothing about real audio" in source.note

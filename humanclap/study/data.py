@@ -158,7 +158,7 @@ def prepare(
     if audio_root or tuple(scale) != (0, 10):
         raise StudyError("audio_root and scale belong to a rated_set; name one, or leave them as they are")
     if profile == "demo":
-        from humanclap.synthetic import make_corpus
+        from humanclap.demo import make_corpus
 
         root = make_corpus(runs_folder() / profile / f"corpus-seed{seed}", seed=seed)
         note = f"synthetic, made here in RELATE's format (seed {seed}): it shows the method and says nothing about real audio"

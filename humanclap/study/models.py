@@ -79,7 +79,7 @@ def lineup(profile: str, seed: int = 0) -> Lineup:
         StudyError: HUMANCLAP_CHECKPOINTS names no folder, or one with none of these.
     """
     if profile == "demo":
-        from humanclap.tiny import make_standins
+        from humanclap.demo import make_standins
 
         folders = make_standins(runs_folder() / profile / f"claps-seed{seed}", seed=seed, progress=False)
         sources = {name: ModelSource(name, os.fspath(folder)) for name, folder in folders.items()}

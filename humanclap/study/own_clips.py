@@ -150,7 +150,7 @@ def _showcase(run: Study, prompts: str, seed: int) -> OwnClips:
         pairs = corpus.rated(10).test[["audio", "text", "system"]]
         note = "no audio_folder is named: RELATE's test clips are scored as if they were yours"
         return OwnClips(_with_system(pairs), corpus.audio_root, corpus.label, (note,))
-    from humanclap.synthetic import showcase_clips
+    from humanclap.demo import showcase_clips
 
     path = showcase_clips(runs_folder() / run.profile / f"own-clips-seed{seed}", seed)
     pairs, _ = _from_table(path, path.parent, _visible(path.parent, AUDIO_SUFFIXES))

@@ -1,17 +1,23 @@
-"""Sixteen kinds of sound event made by signal processing, each with its own random variation.
+"""Sixteen kinds of sound event made by signal processing, and the scenes composed of them.
 
-Every function here takes (rng, seconds) and returns a float64 array of about `seconds` at 16 kHz,
-of any level; `events.render_event` cuts it to length and sets its loudness.
+Every function named after a kind takes (rng, seconds) and returns a float64 array of about `seconds` at 16 kHz, of any
+level, with random variation of its own; `render_event` cuts it to length and sets its loudness.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import signal
 
-SAMPLE_RATE = 16_000
+from humanclap.checks import choice, number
+
+SAMPLE_RATE = 16_000  # Hz
+_LOUDNESS = 0.1  # RMS of an event's active frames, −20 dBFS
+_FRAME = SAMPLE_RATE // 50
+_EDGE_SECONDS = 0.01
 
 
 def _seconds(duration: float) -> np.ndarray:
@@ -216,7 +222,7 @@ def clock(rng: np.random.Generator, seconds: float) -> np.ndarray:
 
 
 def horn(rng: np.random.Generator, seconds: float) -> np.ndarray:
-    """Honks: two reedy notes a third apart, held."""
+    """Honks: two long reedy notes a third apart."""
     note, honk_seconds = rng.uniform(330, 420), rng.uniform(0.35, 0.7)
 
     def honk(_):
@@ -250,3 +256,91 @@ def saw(rng: np.random.Generator, seconds: float) -> np.ndarray:
         return _band(_noise(rng, t), 0.75 * f, 1.3 * f) * rasp * _arch(t, 1) * (1.0, 0.7)[i % 2]
 
     return _repeat(rng, seconds, rng.uniform(2.6, 3.4), 0.05, stroke)
+
+
+# --- events and scenes -----------------------------------------------------------------------------------
+
+_KINDS = {
+    kind.__name__: kind
+    for kind in (
+        dog_bark, bird_chirp, siren, rain, engine, hammer, bell, footsteps,
+        wind, phone, water_drip, thunder, clock, horn, frog, saw,
+    )
+}  # fmt: skip
+
+
+def event_kinds() -> tuple[str, ...]:
+    """The names of the sound events, in a fixed order."""
+    return tuple(_KINDS)
+
+
+def child_rng(*key: int) -> np.random.Generator:
+    """The generator for one thing, by its keys alone: things can be made in any order."""
+    return np.random.default_rng(np.random.SeedSequence(key))
+
+
+def length(seconds: float, name: str = "clip_seconds") -> float:
+    """`seconds` as a float; ValueError unless it is a number from 0.5 to 60."""
+    return number(seconds, name, 0.5, 60)
+
+
+def render_event(kind: str, rng: np.random.Generator, seconds: float = 2.0) -> np.ndarray:
+    """One event of the given kind, its pitch, rate and timbre drawn from `rng`.
+
+    Returns float32 [seconds · 16000] in [−1, 1], about −20 dBFS where it sounds. Raises ValueError for an
+    unknown kind and for lengths outside 0.5 to 60 s.
+    """
+    return _event(choice(kind, "kind", event_kinds()), rng, length(seconds, "seconds"))
+
+
+def _event(kind: str, rng: np.random.Generator, seconds: float) -> np.ndarray:
+    """`render_event` without its checks: in the shortest clips a scene's events last less than 0.5 s."""
+    n = round(seconds * SAMPLE_RATE)
+    x = np.zeros(n)
+    raw = _KINDS[kind](rng, seconds)[:n]
+    x[: len(raw)] = raw
+    edge = round(_EDGE_SECONDS * SAMPLE_RATE)
+    fade = np.sin(0.5 * np.pi * np.arange(edge) / edge) ** 2
+    x[:edge] *= fade
+    x[-edge:] *= fade[::-1]
+    # Loudness over the frames that sound: otherwise a tick would be made far louder than rain.
+    frames = x[: n - n % _FRAME].reshape(-1, _FRAME)
+    power = (frames**2).mean(axis=1)
+    active = power[power > 0.01 * power.max()]
+    x *= _LOUDNESS / np.sqrt(active.mean())
+    return np.clip(x, -1.0, 1.0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Part:
+    """One event in a scene: its kind, when it starts, how long it lasts, its gain."""
+
+    kind: str
+    start_seconds: float
+    seconds: float
+    gain_db: float = 0.0
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What can be heard in one clip: events, and a background noise (dBFS, with a spectral tilt)."""
+
+    parts: tuple[Part, ...]
+    noise_db: float
+    noise_tilt: float
+    clip_seconds: float
+
+
+def render_scene(scene: Scene, rng: np.random.Generator) -> np.ndarray:
+    """The scene as 16-bit mono samples, int16 [clip_seconds · 16000], scaled down only where it would clip."""
+    n = round(scene.clip_seconds * SAMPLE_RATE)
+    mix = np.zeros(n)
+    for part in scene.parts:
+        start = round(part.start_seconds * SAMPLE_RATE)
+        x = _event(part.kind, rng, part.seconds)[: n - start]
+        mix[start : start + len(x)] += x * 10 ** (part.gain_db / 20)
+    # One pole gives the noise its colour, from white (0) to dark (0.9).
+    noise = signal.lfilter([1.0], [1.0, -scene.noise_tilt], rng.standard_normal(n))
+    mix += noise / noise.std() * 10 ** (scene.noise_db / 20)
+    mix *= min(1.0, 0.98 / np.abs(mix).max())
+    return np.round(mix * 32767).astype(np.int16)

@@ -13,7 +13,9 @@ from functools import cache
 
 import numpy as np
 
-from .events import check_kind, event_kinds
+from humanclap.checks import choice
+
+from .sounds import event_kinds
 
 POOLS = ("pretraining", "train", "test")
 RELATIONS = ("single", "sequence", "together")
@@ -47,7 +49,7 @@ _SHARES = {"single": 0.22, "sequence": 0.48, "together": 0.30}
 
 @dataclass(frozen=True)
 class Caption:
-    """A text, the kinds of event it names in their order, and how they stand in time."""
+    """A text, the kinds of event it names in their order, and whether they sound in sequence or together."""
 
     text: str
     kinds: tuple[str, ...]
@@ -56,8 +58,7 @@ class Caption:
 
 def kind_caption(kind: str) -> str:
     """The plain caption of one event kind, as for zero-shot naming; raises ValueError for an unknown kind."""
-    check_kind(kind)
-    return _sentence(_WORDINGS[kind][0])
+    return _sentence(_WORDINGS[choice(kind, "kind", event_kinds())][0])
 
 
 def _sentence(text: str) -> str:
@@ -68,17 +69,15 @@ def pool_of(text: str) -> str:
     """The pool that a caption belongs to, whatever the case of its letters and the seed of a corpus."""
     text = text.strip().lower()
     if text in {wordings[0] for wordings in _WORDINGS.values()}:
-        return "pretraining"  # kind_caption: what a stand-in is asked to name must be known to it
+        return "pretraining"  # kind_caption: a stand-in must have seen what it is asked to name
     return POOLS[hashlib.sha256(text.encode()).digest()[0] % 3]
 
 
 @cache
 def captions_in(pool: str, relation: str) -> tuple[Caption, ...]:
     """All captions of one pool and relation, in a fixed order; ValueError for unknown names."""
-    if pool not in POOLS:
-        raise ValueError(f"unknown caption pool {pool!r}; allowed: {', '.join(POOLS)}")
-    if relation not in RELATIONS:
-        raise ValueError(f"unknown relation {relation!r}; allowed: {', '.join(RELATIONS)}")
+    choice(pool, "the caption pool", POOLS)
+    choice(relation, "the relation", RELATIONS)
     found = []
     for frame in _FRAMES[relation]:
         for kinds in itertools.permutations(event_kinds(), 1 if relation == "single" else 2):

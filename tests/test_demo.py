@@ -1,4 +1,4 @@
-"""The synthetic corpus: RELATE's format, settled against the real ratings, no leaks, bytes, faults, sounds."""
+"""The synthetic corpus: RELATE's format, fitted to the real ratings, no leaks, bytes, faults, sounds."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ import pytest
 import soundfile
 from scipy import signal, stats
 
-from humanclap import evaluate, relate, synthetic
-from humanclap.synthetic import captions, corpus, events, generators, listeners, plan, pretraining, ratings
+from humanclap import demo, evaluate, relate
+from humanclap.demo import captions, clips, corpus, listeners, sounds
 
 SMALL = {"seed": 3, "n_train_captions": 30, "n_test_captions": 24, "clip_seconds": 0.6}
 HEADER = ["wavname", "text", "score", "listener_id", "audio type", "anchor label", "in RELATE dataset", "in AudioCaps"]
 
 
-def plan_of(seed=0, **arguments) -> plan.Plan:
+def plan_of(seed=0, **arguments) -> corpus.Plan:
     """The plan of what make_corpus would write, with its own defaults."""
-    parameters = inspect.signature(synthetic.make_corpus).parameters
+    parameters = inspect.signature(demo.make_corpus).parameters
     defaults = {name: parameter.default for name, parameter in parameters.items() if name != "root"}
-    return plan.make_plan(corpus._checked(**{**defaults, **arguments, "seed": seed}))
+    return corpus.make_plan(corpus._checked(**{**defaults, **arguments, "seed": seed}))
 
 
-def ratings_of(the_plan: plan.Plan, folder: Path) -> pd.DataFrame:
+def ratings_of(the_plan: corpus.Plan, folder: Path) -> pd.DataFrame:
     """Its ratings, through a file and load_ratings, without a second of audio."""
     path = folder / f"{the_plan.settings.seed}.csv"
-    corpus._write_table(path, plan.rating_tables(the_plan)[0])
+    corpus._write_table(path, corpus.rating_tables(the_plan)[0])
     return relate.load_ratings(path)
 
 
@@ -47,11 +47,11 @@ def tree(root: Path) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Path:
     """A small corpus; tests do not change it."""
-    return synthetic.make_corpus(tmp_path_factory.mktemp("synthetic") / "corpus", **SMALL)
+    return demo.make_corpus(tmp_path_factory.mktemp("synthetic") / "corpus", **SMALL)
 
 
 @pytest.fixture(scope="module")
-def full() -> plan.Plan:
+def full() -> corpus.Plan:
     """The plan of the default corpus."""
     return plan_of()
 
@@ -153,17 +153,11 @@ def test_every_pair_gets_1_to_12_ratings_whatever_the_number_of_listeners(n_list
     assert found == counts if counts else 1 <= min(found) < max(found) <= 12
 
 
-def test_captions_that_do_not_fill_the_last_form_are_all_rated(tmp_path):
-    table = ratings_of(plan_of(1, n_train_captions=12, n_test_captions=7, n_listeners=24), tmp_path)
-    assert table[~table["is_anchor"]].groupby(["audio", "text"]).size().between(1, 12).all()
-    assert table["text"].nunique() == 19 and set(table.groupby("listener").size()) == {21}
+# --- fitted to the real ratings ---
 
 
-# --- settled against the real ratings ---
-
-
-def settled(table: pd.DataFrame) -> dict[str, float]:
-    """What the corpus was settled on, computed alike for real and synthetic ratings."""
+def fitted(table: pd.DataFrame) -> dict[str, float]:
+    """What the corpus was fitted on, computed alike for real and synthetic ratings."""
     rated = table[~table["is_anchor"]]
     screening = relate.screen_listeners(table)
     left = screening.ratings
@@ -190,9 +184,9 @@ def settled(table: pd.DataFrame) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
-def test_settled_against_the_real_ratings(seed, real_ratings, tmp_path):
+def test_fitted_against_the_real_ratings(seed, real_ratings, tmp_path):
     """Prints both side by side; the ranges are the issue's, and the real ratings are in them too."""
-    both = {"real": settled(real_ratings), f"seed {seed}": settled(ratings_of(plan_of(seed), tmp_path))}
+    both = {"real": fitted(real_ratings), f"seed {seed}": fitted(ratings_of(plan_of(seed), tmp_path))}
     print("\n" + pd.DataFrame(both).round(3).to_string())
     for found in both.values():
         assert 0.77 <= found["listeners kept"] <= 0.87
@@ -210,14 +204,14 @@ def test_settled_against_the_real_ratings(seed, real_ratings, tmp_path):
 def test_the_ratings_without_audio_are_those_of_the_corpus(small):
     """What the test above measures is what make_corpus writes."""
     the_plan = plan_of(**SMALL)
-    tables = (*plan.rating_tables(the_plan), plan.clips_table(the_plan))
+    tables = (*corpus.rating_tables(the_plan), corpus.clips_table(the_plan))
     for table, name in zip(tables, (corpus.RATINGS_FILE, corpus.LISTENERS_FILE, corpus.CLIPS_FILE), strict=True):
         assert table.to_csv(index=False, lineterminator="\n").encode() == (small / name).read_bytes()
 
 
 def test_true_quality_drives_the_ratings(full, tmp_path):
     pairs = relate.aggregate_pairs(relate.screen_listeners(ratings_of(full, tmp_path)).ratings)
-    pairs["quality"] = pairs["audio"].map(plan.clips_table(full).set_index("audio")["quality"])
+    pairs["quality"] = pairs["audio"].map(corpus.clips_table(full).set_index("audio")["quality"])
     # Its LCC with the mean rating cannot be above the ceiling, about the root of the reliability: 0.8.
     assert 0.7 < stats.pearsonr(pairs["quality"], pairs["mean_rating"])[0] < 0.85
     for _, cell in pairs.groupby("system"):
@@ -254,8 +248,8 @@ def test_the_pools_of_captions_are_disjoint_and_hold_every_wording():
     everything = [text.lower() for texts in pools.values() for text in texts]
     # 16 kinds in 3 wordings: 6 frames for one event, 3 + 4 for two different ones
     assert len(everything) == len(set(everything)) == 16 * 3 * 6 + 16 * 15 * 9 * (3 + 4)
-    for kind in synthetic.event_kinds():
-        assert synthetic.kind_caption(kind) in pools["pretraining"]
+    for kind in demo.event_kinds():
+        assert demo.kind_caption(kind) in pools["pretraining"]
         for pool in captions.POOLS:
             assert any(c.kinds == (kind,) for c in captions.captions_in(pool, "single"))
 
@@ -264,7 +258,7 @@ def test_no_caption_is_shared_between_pretraining_train_and_test(full):
     texts = {split: {i.caption.text.lower() for i in full.items if i.split == split} for split in ("train", "test")}
     other = plan_of(7, n_train_captions=300, n_test_captions=300)
     told = {
-        pretraining._scene_and_caption(4.0, pretraining.child_rng(pretraining.PRETRAINING_STREAM, 0, i))[1].text.lower()
+        clips.scene_and_caption(4.0, sounds.child_rng(clips.PRETRAINING_STREAM, 0, i))[1].text.lower()
         for i in range(3000)
     }
     assert {split: len(found) for split, found in texts.items()} == {"train": 804, "test": 288}
@@ -283,10 +277,10 @@ def test_no_clip_is_shared_between_pretraining_train_test_and_naming(small, full
         for split in ("train", "test")
     }
     made = {
-        "pretraining": heard(x for x, _ in synthetic.pretraining_clips(seed, 60, seconds)),
-        "naming": heard(x for x, _ in synthetic.single_event_clips(seed, 4, seconds)),
+        "pretraining": heard(x for x, _ in demo.pretraining_clips(seed, 60, seconds)),
+        "naming": heard(x for x, _ in demo.single_event_clips(seed, 4, seconds)),
     }
-    everything = [digest for clips in (read | made).values() for digest in clips]
+    everything = [digest for digests in (read | made).values() for digest in digests]
     assert len(everything) == len(set(everything)) == 3 * 54 + 60 + 64
     assert len({clip.key for clip in full.clips}) == len(full.clips)  # nor the noise of two clips of one corpus
 
@@ -308,7 +302,7 @@ def log_mel_statistics(samples: np.ndarray) -> np.ndarray:
 @pytest.fixture(scope="module")
 def nearest():
     """Names the kind of a clip by its nearest neighbour among six single-event clips of each kind."""
-    known = [(log_mel_statistics(x), kind) for x, kind in synthetic.single_event_clips(11, 6, 2.0)]
+    known = [(log_mel_statistics(x), kind) for x, kind in demo.single_event_clips(11, 6, 2.0)]
     table = np.array([statistics for statistics, _ in known])
 
     def name(samples: np.ndarray) -> str:
@@ -318,19 +312,19 @@ def nearest():
 
 
 def test_a_nearest_neighbour_names_held_out_single_events(nearest):
-    clips = list(synthetic.single_event_clips(12, 5, 2.0))
-    right = pd.Series([nearest(x) == kind for x, kind in clips]).groupby([kind for _, kind in clips]).mean()
-    print(f"\nnearest neighbour: {right.mean():.3f} of {len(clips)} held-out clips, least {right.min():.1f} of a kind")
-    assert len(right) == len(synthetic.event_kinds()) == 16
+    held_out = list(demo.single_event_clips(12, 5, 2.0))
+    right = pd.Series([nearest(x) == kind for x, kind in held_out]).groupby([kind for _, kind in held_out]).mean()
+    print(f"\nnearest neighbour: {right.mean():.3f} of {len(held_out)} held-out clips, least {right.min():.1f} of a kind")
+    assert len(right) == len(demo.event_kinds()) == 16
     assert right.mean() >= 0.90 and right.min() >= 0.7
 
 
-def clean(clip: plan.Clip) -> bool:
+def clean(clip: corpus.Clip) -> bool:
     return not clip.fault.added and clip.fault.snr_db == 40 and clip.fault.faint_db == 0
 
 
-def heard(clip: plan.Clip, seconds: slice) -> np.ndarray:
-    return plan.render_clip(clip, 4.0)[int(16_000 * seconds.start) : int(16_000 * seconds.stop)] / 32768
+def heard(clip: corpus.Clip, seconds: slice) -> np.ndarray:
+    return corpus.render_clip(clip, 4.0)[int(16_000 * seconds.start) : int(16_000 * seconds.stop)] / 32768
 
 
 def test_natural_clips_sound_as_their_captions_say(full, nearest):
@@ -355,22 +349,22 @@ def test_faults_are_heard(full, nearest):
     assert all(np.std(heard(clip, slice(0, 4))) < 10 ** (-44 / 20) for clip in gone) and len(gone) == 4
 
 
-@pytest.mark.parametrize("kind", synthetic.event_kinds())
+@pytest.mark.parametrize("kind", demo.event_kinds())
 def test_an_event_is_loud_finite_and_varies(kind):
-    one, other = (synthetic.render_event(kind, np.random.default_rng(s), 1.5) for s in (0, 1))
+    one, other = (demo.render_event(kind, np.random.default_rng(s), 1.5) for s in (0, 1))
     assert one.dtype == np.float32 and one.shape == other.shape == (24_000,)
     assert not np.array_equal(one, other)
     for x in (one, other):
         frames = (x.astype(float).reshape(-1, 320) ** 2).mean(axis=1)
         level = 10 * np.log10(frames[frames > 0.01 * frames.max()].mean())
         assert level == pytest.approx(-20, abs=0.5) and np.abs(x).max() <= 1 and x[0] == 0
-    again = synthetic.render_event(kind, np.random.default_rng(0), 1.5)
+    again = demo.render_event(kind, np.random.default_rng(0), 1.5)
     assert np.array_equal(one, again)
 
 
 def test_the_background_has_the_level_asked_for():
     for tilt in (0.0, 0.9):
-        samples = events.render_scene(events.Scene((), -30.0, tilt, 2.0), np.random.default_rng(0))
+        samples = sounds.render_scene(sounds.Scene((), -30.0, tilt, 2.0), np.random.default_rng(0))
         assert samples.dtype == np.int16 and samples.shape == (32_000,)
         assert 20 * np.log10(np.std(samples / 32768)) == pytest.approx(-30, abs=0.1)
 
@@ -400,12 +394,12 @@ ONE = captions.Caption("Rain falling", ("rain",), "single")
     ],
 )
 def test_quality_by_hand(caption, fault, expected):
-    assert generators.quality(caption, generators.Fault(**fault)) == pytest.approx(expected)
+    assert clips.quality(caption, clips.Fault(**fault)) == pytest.approx(expected)
 
 
 def test_a_scene_holds_the_caption_and_its_faults():
     def parts(**fault):
-        scene = generators.compose(TWO, generators.Fault(**fault), 4.0, np.random.default_rng(5))
+        scene = clips.compose(TWO, clips.Fault(**fault), 4.0, np.random.default_rng(5))
         return scene, {part.kind: part for part in scene.parts}
 
     scene, faultless = parts()
@@ -425,7 +419,7 @@ def test_a_scene_holds_the_caption_and_its_faults():
 
 
 def test_natural_clips_follow_the_caption_and_systems_fail_by_degrees(full):
-    table = plan.clips_table(full)
+    table = corpus.clips_table(full)
     table["system"] = table["audio"].str.split("/").str[0].replace("audiocaps", "natural")
     table["wrong"] = (table["n_missing"] > 0) | (table["n_replaced"] > 0) | table["swapped"] | table["added"]
     natural = table[table["system"] == "natural"]
@@ -454,8 +448,8 @@ def test_pretraining_captions_leave_things_out():
     counts = {"fewer": 0, "order untold": 0, "order told": 0, "wrong": 0, "two events": 0}
     n = 2000
     for i in range(n):
-        rng = pretraining.child_rng(pretraining.PRETRAINING_STREAM, 5, i)
-        scene, told = pretraining._scene_and_caption(4.0, rng)
+        rng = sounds.child_rng(clips.PRETRAINING_STREAM, 5, i)
+        scene, told = clips.scene_and_caption(4.0, rng)
         sounding = {part.kind for part in scene.parts}
         in_order = len({part.start_seconds for part in scene.parts}) == 2
         counts["two events"] += len(sounding) == 2
@@ -474,40 +468,22 @@ def test_pretraining_captions_leave_things_out():
     assert 0.03 < shares["wrong"] < 0.07
 
 
-def test_pretraining_and_naming_clips_are_waveforms_with_a_text():
-    waveform, text = next(synthetic.pretraining_clips(0, 1, 0.5))
-    assert waveform.dtype == np.float32 and waveform.shape == (8_000,) and np.abs(waveform).max() <= 1
-    assert captions.pool_of(text) == "pretraining"
-    named = list(synthetic.single_event_clips(0, 2, 0.5))
-    assert [kind for _, kind in named] == 2 * list(synthetic.event_kinds())
-    # a clip is the same however many are asked for
-    few, many = (list(synthetic.pretraining_clips(4, n, 0.5)) for n in (3, 6))
-    assert all(np.array_equal(a[0], b[0]) and a[1] == b[1] for a, b in zip(few, many))
-    assert not np.array_equal(few[0][0], next(synthetic.pretraining_clips(5, 1, 0.5))[0])
-
-
 # --- the same bytes, in one step ---
 
 
 def test_the_same_seed_gives_the_same_bytes_in_another_process(small, tmp_path):
     """Also with another hash seed, another global state, another order of folders."""
-    code = f"import numpy; numpy.random.seed(9); from humanclap import synthetic; synthetic.make_corpus('c', **{SMALL!r})"
+    code = f"import numpy; numpy.random.seed(9); from humanclap import demo; demo.make_corpus('c', **{SMALL!r})"
     environment = {**os.environ, "PYTHONHASHSEED": "1"}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     assert tree(tmp_path / "c") == tree(small)
 
 
-def test_another_seed_gives_other_bytes(small, tmp_path):
-    ours, other = tree(small), tree(synthetic.make_corpus(tmp_path / "c", **{**SMALL, "seed": 4}))
-    assert set(ours) == set(other)
-    assert not any(ours[name] == other[name] for name in ours)
-
-
 def test_global_random_numbers_are_left_alone(tmp_path):
     np.random.seed(1)
     before = np.random.get_state()[1].copy()
-    synthetic.make_corpus(tmp_path / "c", n_train_captions=6, n_test_captions=6, clip_seconds=0.5)
-    list(synthetic.pretraining_clips(0, 2, 0.5))
+    demo.make_corpus(tmp_path / "c", n_train_captions=6, n_test_captions=6, clip_seconds=0.5)
+    list(demo.pretraining_clips(0, 2, 0.5))
     assert np.array_equal(before, np.random.get_state()[1])
 
 
@@ -517,7 +493,7 @@ TINY = {"n_train_captions": 6, "n_test_captions": 7, "clip_seconds": 0.5}
 @pytest.fixture
 def tiny(tmp_path) -> Path:
     """A corpus to change, alone in its folder."""
-    return synthetic.make_corpus(tmp_path / "home" / "corpus", **TINY)
+    return demo.make_corpus(tmp_path / "home" / "corpus", **TINY)
 
 
 def stamps(root: Path) -> dict[Path, int]:
@@ -526,8 +502,8 @@ def stamps(root: Path) -> dict[Path, int]:
 
 def test_a_complete_corpus_is_left_alone(tiny):
     before = stamps(tiny)
-    assert synthetic.make_corpus(str(tiny), **TINY) == tiny
-    assert synthetic.make_corpus(tiny, **{**TINY, "seed": np.int64(0)}) == tiny
+    assert demo.make_corpus(str(tiny), **TINY) == tiny
+    assert demo.make_corpus(tiny, **{**TINY, "seed": np.int64(0)}) == tiny
     assert stamps(tiny) == before
 
 
@@ -549,23 +525,15 @@ def test_an_incomplete_corpus_is_made_again(tiny, name, damage):
     else:
         content = (tiny / name).read_bytes()
         (tiny / name).write_bytes(b"" if damage == "empty" else content[: len(content) // 2])
-    synthetic.make_corpus(tiny, **TINY)
+    demo.make_corpus(tiny, **TINY)
     assert tree(tiny) == before
 
 
 def test_other_settings_replace_the_corpus_whole(tiny, tmp_path):
-    synthetic.make_corpus(tiny, **{**TINY, "seed": 1, "n_test_captions": 6})
-    assert tree(tiny) == tree(synthetic.make_corpus(tmp_path / "c", **{**TINY, "seed": 1, "n_test_captions": 6}))
+    demo.make_corpus(tiny, **{**TINY, "seed": 1, "n_test_captions": 6})
+    assert tree(tiny) == tree(demo.make_corpus(tmp_path / "c", **{**TINY, "seed": 1, "n_test_captions": 6}))
     assert os.listdir(tiny.parent) == ["corpus"]
     assert json.loads((tiny / "synthetic.json").read_text())["data"] == "synthetic"
-
-
-def test_a_corpus_of_an_older_version_is_replaced(tiny):
-    before = tree(tiny)
-    settings = json.loads((tiny / "synthetic.json").read_text())
-    (tiny / "synthetic.json").write_text(json.dumps({**settings, "version": settings["version"] - 1}))
-    synthetic.make_corpus(tiny, **TINY)
-    assert tree(tiny) == before
 
 
 @pytest.mark.parametrize("content", [None, "", "{", "[1]", '{"data": "RELATE"}'])
@@ -577,17 +545,17 @@ def test_a_folder_with_anything_else_is_refused(tmp_path, content):
         (root / "synthetic.json").write_text(content)
     before = tree(tmp_path)
     with pytest.raises(FileExistsError, match="mine holds something that is not a synthetic corpus.*another folder"):
-        synthetic.make_corpus(root, **TINY)
+        demo.make_corpus(root, **TINY)
     with pytest.raises(FileExistsError, match="notes.txt holds something"):
-        synthetic.make_corpus(root / "notes.txt", **TINY)
+        demo.make_corpus(root / "notes.txt", **TINY)
     assert tree(tmp_path) == before
 
 
 def test_an_empty_folder_and_a_link_are_filled(tmp_path):
     (tmp_path / "empty").mkdir()
-    synthetic.make_corpus(tmp_path / "empty", **TINY)
+    demo.make_corpus(tmp_path / "empty", **TINY)
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    assert synthetic.make_corpus(tmp_path / "link", **TINY) == tmp_path / "link"
+    assert demo.make_corpus(tmp_path / "link", **TINY) == tmp_path / "link"
     assert (tmp_path / "link").is_symlink() and tree(tmp_path / "link") == tree(tmp_path / "empty")
 
 
@@ -596,8 +564,6 @@ def test_an_empty_folder_and_a_link_are_filled(tmp_path):
     [
         ("a clip", KeyboardInterrupt()),
         ("a table", OSError("disk full")),
-        ("the last rename", OSError("denied")),
-        ("the last rename", KeyboardInterrupt()),
     ],
 )
 def test_an_interrupted_write_leaves_the_old_corpus_and_no_litter(tiny, monkeypatch, place, error):
@@ -607,20 +573,15 @@ def test_an_interrupted_write_leaves_the_old_corpus_and_no_litter(tiny, monkeypa
     def fail_on_the_third_clip(path, *args, write=soundfile.write, **kwargs):
         fail() if "10002" in str(path) else write(path, *args, **kwargs)
 
-    def fail_on_the_last(source, target, rename=os.replace):
-        fail() if Path(source).name == "new" else rename(source, target)
-
     before = tree(tiny)
     with monkeypatch.context() as patch:
         if place == "a clip":
             patch.setattr(soundfile, "write", fail_on_the_third_clip)
-        elif place == "a table":
-            patch.setattr(plan, "questionnaire", fail)
         else:
-            patch.setattr(corpus.os, "replace", fail_on_the_last)
+            patch.setattr(corpus, "questionnaire", fail)
         for root in (tiny, tiny.parent / "new corpus"):
             with pytest.raises(type(error)):
-                synthetic.make_corpus(root, **{**TINY, "seed": 1})
+                demo.make_corpus(root, **{**TINY, "seed": 1})
     assert tree(tiny) == before
     assert os.listdir(tiny.parent) == ["corpus"]
 
@@ -631,48 +592,47 @@ def test_an_interrupted_write_leaves_the_old_corpus_and_no_litter(tiny, monkeypa
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        ({"seed": -1}, "seed is -1; allowed: a whole number from 0 to 4294967295"),
-        ({"seed": 1.0}, "seed is 1.0"),
-        ({"seed": True}, "seed is True"),
-        ({"seed": 2**32}, "seed is 4294967296"),
-        ({"n_train_captions": 5}, "n_train_captions is 5; allowed: a whole number from 6"),
-        ({"n_test_captions": "20"}, "n_test_captions is '20'"),
+        ({"seed": -1}, "seed must be a whole number of at least 0, not -1"),
+        ({"seed": 1.0}, "seed must be a whole number of at least 0, not 1.0"),
+        ({"seed": True}, "seed must be .*not True"),
+        ({"n_train_captions": 5}, "n_train_captions must be a whole number of at least 6, not 5"),
+        ({"n_test_captions": "20"}, "n_test_captions must be .*not '20'"),
         ({"n_test_captions": 6000}, "6000 captions were asked for, but the test pool holds 5071: ask for fewer"),
-        ({"n_listeners": 0}, "n_listeners is 0; allowed for 24 captions: 4 to 48"),
+        ({"n_listeners": 0}, "n_listeners must be a whole number of at least 1, not 0"),
         ({"n_listeners": 49}, "n_listeners is 49; allowed for 24 captions: 4 to 48"),
-        ({"n_listeners": 7.5}, "n_listeners is 7.5; allowed: None or a whole number"),
-        ({"n_listeners": False}, "n_listeners is False"),
-        ({"clip_seconds": 0.4}, "clip_seconds is 0.4; allowed: a number of seconds from 0.5 to 60"),
-        ({"clip_seconds": 61}, "clip_seconds is 61"),
-        ({"clip_seconds": float("nan")}, "clip_seconds is nan"),
-        ({"clip_seconds": "4"}, "clip_seconds is '4'"),
+        ({"n_listeners": 7.5}, "n_listeners must be a whole number of at least 1, not 7.5"),
+        ({"n_listeners": False}, "n_listeners must be .*not False"),
+        ({"clip_seconds": 0.4}, "clip_seconds must be a number from 0.5 to 60, not 0.4"),
+        ({"clip_seconds": 61}, "clip_seconds must be .*not 61"),
+        ({"clip_seconds": float("nan")}, "clip_seconds must be .*not nan"),
+        ({"clip_seconds": "4"}, "clip_seconds must be .*not '4'"),
     ],
 )
 def test_wrong_arguments_of_make_corpus_are_named_and_nothing_is_written(arguments, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        synthetic.make_corpus(tmp_path / "a" / "c", **{"n_train_captions": 12, "n_test_captions": 12, **arguments})
+        demo.make_corpus(tmp_path / "a" / "c", **{"n_train_captions": 12, "n_test_captions": 12, **arguments})
     assert not any(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("make", [synthetic.pretraining_clips, synthetic.single_event_clips])
+@pytest.mark.parametrize("make", [demo.pretraining_clips, demo.single_event_clips])
 @pytest.mark.parametrize("arguments", [(-1, 1), (0, 0), (0, 1.5), (0, 1, 0.1), (0, 1, float("inf"))])
 def test_wrong_arguments_of_the_clips_are_named_before_the_first_clip(make, arguments):
-    with pytest.raises(ValueError, match="allowed: a (whole )?number"):
+    with pytest.raises(ValueError, match="must be a (whole )?number"):
         make(*arguments)
 
 
 def test_unknown_names_and_lengths_are_refused():
     rng = np.random.default_rng(0)
-    with pytest.raises(ValueError, match="unknown event kind 'piano'; allowed: dog_bark, "):
-        synthetic.kind_caption("piano")
-    with pytest.raises(ValueError, match="unknown event kind 'piano'"):
-        synthetic.render_event("piano", rng)
-    with pytest.raises(ValueError, match="seconds is 0.2; allowed"):
-        synthetic.render_event("rain", rng, 0.2)
-    with pytest.raises(ValueError, match="unknown caption pool 'validation'; allowed: pretraining, train, test"):
+    with pytest.raises(ValueError, match="kind must be one of dog_bark, .*not 'piano'"):
+        demo.kind_caption("piano")
+    with pytest.raises(ValueError, match="kind must be one of .*not 'piano'"):
+        demo.render_event("piano", rng)
+    with pytest.raises(ValueError, match="seconds must be a number from 0.5 to 60, not 0.2"):
+        demo.render_event("rain", rng, 0.2)
+    with pytest.raises(ValueError, match="the caption pool must be one of pretraining, train, test, not 'validation'"):
         captions.captions_in("validation", "single")
-    with pytest.raises(ValueError, match="unknown relation 'after'; allowed: single, sequence, together"):
+    with pytest.raises(ValueError, match="the relation must be one of single, sequence, together, not 'after'"):
         captions.captions_in("test", "after")
-    same = [ratings.Item(i, ONE, "test", "test", plan.folders_of(i), (10.0,) * 3) for i in range(12)]
+    same = [listeners.Item(i, ONE, "test", "test", corpus.folders_of(i), (10.0,) * 3) for i in range(12)]
     with pytest.raises(ValueError, match="ask for more captions"):
-        ratings.make_forms(same, 4, rng)
+        listeners.make_forms(same, 4, rng)
