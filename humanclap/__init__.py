@@ -32,6 +32,10 @@ def __getattr__(name: str):
     if name in _NAMES:
         return getattr(importlib.import_module(f"{__name__}.{_NAMES[name]}"), name)
     if name in _MODULES:
+        if name == "plots":
+            from .checks import need_extra
+
+            need_extra("seaborn", "study", "humanclap.plots")
         return importlib.import_module(f"{__name__}.{name}")
     raise AttributeError(f"humanclap has no {name!r}. Available: {', '.join(__all__)}")
 
