@@ -123,7 +123,7 @@ ROWS = {
     "mse": Row("MSE", "green", "^", "mse"),
     "mae": Row("MAE", "vermilion", "v", "mae"),
     "sce": Row("SCE, no ratings", "indigo", "P"),
-    "blind": Row("never listens", "orange", "X"),
+    "blind": Row("never hears the audio", "orange", "X"),
 }
 """Every row that has a name here: models before fine-tuning, the fine-tuning's losses, and the floor."""
 
