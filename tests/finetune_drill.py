@@ -142,14 +142,15 @@ def full_disk(folder: Path) -> dict:
     def first_epoch_only() -> None:
         from humanclap.finetune import train
 
-        save = train._Run._write_checkpoint
+        save = train._Run._save
 
-        def save_then_limit(self):
-            save(self)
-            size = (self.folder / train.CHECKPOINT).stat().st_size
-            resource.setrlimit(resource.RLIMIT_FSIZE, (size * 2 // 3, resource.RLIM_INFINITY))
+        def save_then_limit(self, epoch, better):
+            save(self, epoch, better)
+            if epoch == 1:
+                size = (self.folder / train.CHECKPOINT).stat().st_size
+                resource.setrlimit(resource.RLIMIT_FSIZE, (size * 2 // 3, resource.RLIM_INFINITY))
 
-        train._Run._write_checkpoint = save_then_limit
+        train._Run._save = save_then_limit
         signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
         try:
             drill.train(output)

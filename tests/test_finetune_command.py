@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -123,7 +124,7 @@ def test_it_trains_what_finetune_trains_and_says_what_that_reached(place, tmp_pa
     result = finetune(config, train, validation, place, tmp_path / "api", device="cpu", progress=False)
     for name in ("history.csv", "validation.csv", "model/model.safetensors"):
         assert (tmp_path / "cli" / name).read_bytes() == (tmp_path / "api" / name).read_bytes()
-    assert json.loads((tmp_path / "cli" / "settings.json").read_text())["config"] == config.to_dict()
+    assert json.loads((tmp_path / "cli" / "settings.json").read_text())["config"] == asdict(config)
     # The report: SRCC before and after from the models themselves, intervals and floor from `evaluate`.
     found = []
     for folder in (place / "clap", tmp_path / "cli" / "model"):

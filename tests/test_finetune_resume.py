@@ -97,11 +97,11 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(clap, sets, tmp_path, 
 
 def test_other_threads_and_another_torch_warn(clap, sets, stopped, tmp_path, monkeypatch):
     """The order of summation may be another one, so the promise of bit-equality is off."""
-    from humanclap.finetune import record
+    from humanclap.finetune import train
 
     shutil.copytree(stopped, tmp_path / "changed")
-    honest = record.version
-    monkeypatch.setattr(record, "version", lambda name: "0.1" if name == "torch" else honest(name))
+    honest = train.version
+    monkeypatch.setattr(train, "version", lambda name: "0.1" if name == "torch" else honest(name))
     monkeypatch.setattr("humanclap.finetune.loop.SMALL_MODEL", 0)  # else a model of this size has one thread
     torch.set_num_threads(2)
     try:
@@ -241,7 +241,7 @@ def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeyp
     ones = [prepare(clap, part.assign(target=1.0), tmp_path, progress=False) for part in (pairs[:24], pairs[24:])]
     config = replace(CONFIG, kind="mae", batch_size=8)
     monkeypatch.setattr(type(clap.front_end_parts), "save", until_full)
-    says = r"model of epoch 2 could not be written .*No space left on device.*checkpoint of epoch 2 is whole"
+    says = r"epoch 2 could not be saved .*No space left on device.*best model that were saved are whole"
     with pytest.warns(UserWarning, match="all 24 ratings"), pytest.raises(OSError, match=says):
         run(clap, ones, tmp_path / "run", config)
     left = sorted(path.name for path in (tmp_path / "run").iterdir() if path.name != ".lock")

@@ -85,7 +85,7 @@ def test_two_workers_leave_what_one_leaves(clap, sets, tmp_path):
     assert list(runs.histories().columns[:3]) == ["model", "training_seed", "epoch"]
     assert len(runs.histories()) == 4 * 3 and runs.chosen == alone.chosen
     # By itself each is the same training, too.
-    single = finetune(CONFIG.variant("mse"), *sets, base=clap, progress=False)
+    single = finetune(replace(CONFIG, kind="mse"), *sets, base=clap, progress=False)
     of_runs = runs.results["mse", 0].model.state_dict()
     assert all(torch.equal(of_runs[name], values) for name, values in single.model.state_dict().items())
     # Finished runs are read, and not begun again.
@@ -108,7 +108,7 @@ def test_a_training_that_fails_loses_no_other(clap, sets, tmp_path):
     with pytest.raises(VariantsFailed, match=says) as one:
         finetune_variants(CONFIG, *sets, **settings, resume=True)
     assert list(one.value.failed) == [("mae", 0)]
-    assert FinetuneResult.read(tmp_path / "mse" / "seed0", CONFIG.variant("mse")).best_epoch >= 1
+    assert FinetuneResult.read(tmp_path / "mse" / "seed0", replace(CONFIG, kind="mse")).best_epoch >= 1
 
 
 @pytest.mark.slow

@@ -1,11 +1,10 @@
 """Fine-tuning a CLAP on human ratings (the paper's section III): configuration, data, training, checkpoints."""
 
-from humanclap.finetune.card import write_card
-from humanclap.finetune.command import finetune_table
+from humanclap.finetune.command import finetune_table, read_pairs
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import PairData, prepare, read_pairs, split_pairs
+from humanclap.finetune.data import PairData, prepare, split_pairs
 from humanclap.finetune.loop import NonFiniteLoss, Trainer
-from humanclap.finetune.record import CheckpointError, FinetuneResult
+from humanclap.finetune.result import CheckpointError, FinetuneResult, write_card
 from humanclap.finetune.train import finetune
 from humanclap.finetune.variants import FinetuneRuns, VariantsFailed, finetune_variants
 from humanclap.losses import CONTROL_KIND, KINDS

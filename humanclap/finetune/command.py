@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shlex
 from collections.abc import Callable
@@ -11,17 +12,82 @@ import numpy as np
 import pandas as pd
 
 from humanclap import evaluate
+from humanclap.checks import listed
 from humanclap.files import expanded
-from humanclap.finetune.card import write_card
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import read_pairs, split_pairs
-from humanclap.finetune.record import FinetuneResult
+from humanclap.finetune.data import split_pairs
+from humanclap.finetune.result import FinetuneResult, write_card
 from humanclap.finetune.train import finetune
+from humanclap.tables import TableError, clip_name, read_table, stays_below
 
+SPLITS = ("train", "validation", "test")
 SHARE_TO_TRAIN = 0.8
 """Of a table with no more pairs than the paper's 1,925 that train, where `n_train` is not given."""
 MIN_CAPTIONS = 4
 """Below this many captions there is no interval."""
+
+
+def read_pairs(path: str | os.PathLike, scale: tuple[float, float] | None = None) -> tuple[pd.DataFrame, list[str]]:
+    """Read rated pairs from a table (any that `tables.read_table` reads), and notes on what was read.
+
+    Columns: audio, text, and either target (0-1, as `humanclap screen` writes it) or rating (on `scale`, 0-10 unless
+    given); where known listener, system and split (train, validation, test). Several ratings of a pair are averaged.
+
+    Returns one row per pair, in the order of the file: audio, text, n_ratings, target (0-1), and system and split
+    where the table has them. Raises TableError, with line, column and value, for what is missing or out of range, a
+    listener who rates a pair twice, and a pair in two systems or splits; FileNotFoundError.
+    """
+    table = read_table(path)
+    if "wav_name" in table.header:
+        raise TableError(f"{path} holds single ratings in RELATE's format: humanclap screen makes pairs of them first")
+    value = "target" if "target" in table.header else "rating"
+    table.need(("audio", "text", value), row="rating")
+    if value == "target" and scale is not None:
+        raise TableError(f"{path} has a column 'target', which is 0-1; a scale goes with a column 'rating'")
+    low, high = (0.0, 1.0) if value == "target" else (0.0, 10.0) if scale is None else map(float, scale)
+    if not -math.inf < low < high < math.inf:
+        raise TableError(f"the scale {low:g} {high:g} must run from the lowest rating to the highest, such as 1 5")
+    table.require("audio", lambda name: bool(name.strip()), "a file name must not be empty")
+    table.require("audio", stays_below, "it must be relative to the audio's root and stay below it")
+    table.require("text", lambda text: bool(text.strip()), "a caption must not be empty")
+    hint = "" if value == "target" else "; another scale is given as --scale 1 5 (scale=(1, 5))"
+    table.require(value, lambda text: _within(text, low, high), f"{value} runs from {low:g} to {high:g} here{hint}")
+    if "split" in table.header:
+        table.require("split", lambda split: split.strip() in SPLITS, f"split is one of {listed(SPLITS)}")
+    frame = pd.DataFrame({"audio": map(clip_name, table.columns["audio"]), "text": table.stripped("text")})
+    frame["target"] = (pd.Series(table.columns[value]).astype(float) - low) / (high - low)
+    key = ["audio", "text"]
+    if "listener" in table.header:
+        frame["listener"] = table.stripped("listener")
+        twice = frame.duplicated([*key, "listener"])
+        _refuse(table, twice, "listener", "has rated this pair before; give one rating per listener and pair")
+    kept = [name for name in ("system", "split") if name in table.header]
+    for name in kept:
+        frame[name] = table.stripped(name)
+        first = frame.groupby(key, sort=False)[name].transform("first")
+        _refuse(table, frame[name] != first, name, "is not what this pair has in a line above; a pair has one")
+    grouped = frame.groupby(key, sort=False)
+    pairs = grouped.agg(n_ratings=("target", "size"), target=("target", "mean"), **{n: (n, "first") for n in kept})
+    notes = list(table.notes)
+    if len(pairs) < len(frame):
+        notes.append(f"{len(frame):,} ratings of {len(pairs):,} pairs were averaged")
+    return pairs.reset_index(), notes
+
+
+def _within(text: str, low: float, high: float) -> bool:
+    try:
+        return low <= float(text) <= high
+    except ValueError:
+        return False
+
+
+def _refuse(table, bad: pd.Series, column: str, why: str) -> None:
+    if bad.any():
+        row = int(bad.idxmax())
+        value = table.columns[column][row]
+        raise TableError(
+            f"{table.path}, line {table.lines[row]}, column {column!r}: {value!r} {why} ({int(bad.sum())} such lines)"
+        )
 
 
 def finetune_table(
@@ -39,7 +105,7 @@ def finetune_table(
     progress: bool = True,
     say: Callable[[str], object] = print,
 ) -> FinetuneResult:
-    """Fine-tune on the rated pairs of a table (`data.read_pairs`), and say what that reached.
+    """Fine-tune on the rated pairs of a table (`read_pairs`), and say what that reached.
 
     settings: of `FinetuneConfig`, by name; those that are not given come from `config`, a YAML file, or are the
         defaults (a table with too few pairs for the default `n_train` trains on 80 %).

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import dataclass, fields
 from numbers import Integral
 
 from humanclap.checks import choice, number, whole_number
@@ -119,11 +119,3 @@ class FinetuneConfig:
         if unknown:
             raise ValueError(f"{source}: unknown setting {', '.join(unknown)}; allowed: {', '.join(known)}")
         return cls(**settings)
-
-    def variant(self, kind: str) -> FinetuneConfig:
-        """The same settings with another loss."""
-        return replace(self, kind=kind)
-
-    def to_dict(self) -> dict:
-        """All settings by name, as plain values."""
-        return asdict(self)

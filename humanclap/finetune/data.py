@@ -1,13 +1,14 @@
-"""Rated pairs for training: read from a table, checked, their features computed once, cut into batches."""
+"""Rated pairs for training: checked, their features and tokens computed once, cut into batches."""
 
 from __future__ import annotations
 
 import hashlib
-import math
 import os
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,76 +19,10 @@ from humanclap.checks import listed, need_columns, shown
 from humanclap.files import ArrayCache, cache_key, expanded, require_regular, sha256_of
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.relate import split_train_validation
-from humanclap.tables import TableError, clip_name, read_table, stays_below
 
 COLUMNS = ("audio", "text", "target")
-SPLITS = ("train", "validation", "test")
-
-
-# --- tables of ratings ----------------------------------------------------------------------------------
-
-
-def read_pairs(path: str | os.PathLike, scale: tuple[float, float] | None = None) -> tuple[pd.DataFrame, list[str]]:
-    """Read rated pairs from a table (any that `tables.read_table` reads), and notes on what was read.
-
-    Columns: audio, text, and either target (0-1, as `humanclap screen` writes it) or rating (on `scale`, 0-10 unless
-    given); where known listener, system and split (train, validation, test). Several ratings of a pair are averaged.
-
-    Returns one row per pair, in the order of the file: audio, text, n_ratings, target (0-1), and system and split
-    where the table has them. Raises TableError, with line, column and value, for what is missing or out of range, a
-    listener who rates a pair twice, and a pair in two systems or splits; FileNotFoundError.
-    """
-    table = read_table(path)
-    if "wav_name" in table.header:
-        raise TableError(f"{path} holds single ratings in RELATE's format: humanclap screen makes pairs of them first")
-    value = "target" if "target" in table.header else "rating"
-    table.need(("audio", "text", value), row="rating")
-    if value == "target" and scale is not None:
-        raise TableError(f"{path} has a column 'target', which is 0-1; a scale goes with a column 'rating'")
-    low, high = (0.0, 1.0) if value == "target" else (0.0, 10.0) if scale is None else map(float, scale)
-    if not -math.inf < low < high < math.inf:
-        raise TableError(f"the scale {low:g} {high:g} must run from the lowest rating to the highest, such as 1 5")
-    table.require("audio", lambda name: bool(name.strip()), "a file name must not be empty")
-    table.require("audio", stays_below, "it must be relative to the audio's root and stay below it")
-    table.require("text", lambda text: bool(text.strip()), "a caption must not be empty")
-    hint = "" if value == "target" else "; another scale is given as --scale 1 5 (scale=(1, 5))"
-    table.require(value, lambda text: _within(text, low, high), f"{value} runs from {low:g} to {high:g} here{hint}")
-    if "split" in table.header:
-        table.require("split", lambda split: split.strip() in SPLITS, f"split is one of {listed(SPLITS)}")
-    frame = pd.DataFrame({"audio": map(clip_name, table.columns["audio"]), "text": table.stripped("text")})
-    frame["target"] = (pd.Series(table.columns[value]).astype(float) - low) / (high - low)
-    key = ["audio", "text"]
-    if "listener" in table.header:
-        frame["listener"] = table.stripped("listener")
-        twice = frame.duplicated([*key, "listener"])
-        _refuse(table, twice, "listener", "has rated this pair before; give one rating per listener and pair")
-    kept = [name for name in ("system", "split") if name in table.header]
-    for name in kept:
-        frame[name] = table.stripped(name)
-        first = frame.groupby(key, sort=False)[name].transform("first")
-        _refuse(table, frame[name] != first, name, "is not what this pair has in a line above; a pair has one")
-    grouped = frame.groupby(key, sort=False)
-    pairs = grouped.agg(n_ratings=("target", "size"), target=("target", "mean"), **{n: (n, "first") for n in kept})
-    notes = list(table.notes)
-    if len(pairs) < len(frame):
-        notes.append(f"{len(frame):,} ratings of {len(pairs):,} pairs were averaged")
-    return pairs.reset_index(), notes
-
-
-def _within(text: str, low: float, high: float) -> bool:
-    try:
-        return low <= float(text) <= high
-    except ValueError:
-        return False
-
-
-def _refuse(table, bad: pd.Series, column: str, why: str) -> None:
-    if bad.any():
-        row = int(bad.idxmax())
-        value = table.columns[column][row]
-        raise TableError(
-            f"{table.path}, line {table.lines[row]}, column {column!r}: {value!r} {why} ({int(bad.sum())} such lines)"
-        )
+FEATURES = ("input_features", "is_longer")
+T = TypeVar("T")
 
 
 def split_pairs(pairs: pd.DataFrame, config: FinetuneConfig) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -97,10 +32,10 @@ def split_pairs(pairs: pd.DataFrame, config: FinetuneConfig) -> tuple[pd.DataFra
     and else some of "train". Raises what `relate.split_train_validation` raises.
     """
     if "split" in pairs and (pairs["split"] == "validation").any():
-        parts = [pairs[pairs["split"] == name].reset_index(drop=True) for name in ("train", "validation")]
-        if parts[0].empty:
+        train, validation = (pairs[pairs["split"] == name].reset_index(drop=True) for name in ("train", "validation"))
+        if train.empty:
             raise ValueError("no pair has the split 'train', so there is nothing to train on")
-        return parts[0], parts[1]
+        return train, validation
     return split_train_validation(pairs, n_train=config.n_train, by=config.split_by, seed=config.split_seed)
 
 
@@ -131,35 +66,26 @@ class PairData:
         return len(self.target)
 
 
-@dataclass(frozen=True)
-class CheckedPairs:
-    """Pairs found fit to train, before any clip is decoded: paths of the distinct clips, and their hashes."""
+def check_pairs(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> tuple[pd.DataFrame, str]:
+    """What `prepare` makes of `pairs` without decoding a clip: their three columns, and the `sha256` of a PairData.
 
-    pairs: pd.DataFrame
-    paths: list[Path]
-    hashes: list[str]
-
-    @property
-    def sha256(self) -> str:
-        """Of names, captions, ratings and the files' bytes; the `PairData` made of it has the same."""
-        digest = hashlib.sha256(self.pairs.to_csv(index=False).encode())
-        for one in self.hashes:
-            digest.update(bytes.fromhex(one))
-        return digest.hexdigest()
-
-
-def check_pairs(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> CheckedPairs:
-    """Check everything about `pairs` that needs no decoding; raises what `prepare` raises for it."""
-    need_columns(pairs, "pairs", COLUMNS)
+    Raises what `prepare` raises, but for clips that can't be decoded.
+    """
+    need_columns(pairs, "pairs", COLUMNS, filled=True)
     if pairs.empty:
         raise ValueError("there are no pairs to train or validate on")
     pairs = pairs[list(COLUMNS)].reset_index(drop=True)
     for name in ("audio", "text"):
-        bad = ~pairs[name].map(lambda value: isinstance(value, str) and bool(value.strip()))
+        bad = ~pairs[name].map(lambda value: isinstance(value, str) and bool(value.strip())).astype(bool)
         if bad.any():
-            value = pairs[name][bad.idxmax()]
-            raise ValueError(f"row {bad.idxmax()} of the pairs: {name} is {value!r}; it must be text that is not empty")
-    _check_targets(pairs)
+            value = shown(pairs[name][bad.idxmax()])
+            raise ValueError(f"row {bad.idxmax()} of the pairs: {name} is {value}; it must be text that is not empty")
+    bad = ~pd.to_numeric(pairs["target"], errors="coerce").between(0, 1)
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} of {len(pairs)} targets are not within 0-1, such as {shown(pairs['target'][bad.idxmax()])} "
+            f"in row {bad.idxmax()}; target is the mean rating (0-10) divided by 10"
+        )
     twice = pairs.duplicated(["audio", "text"])
     if twice.any():
         example = pairs[twice].iloc[0]
@@ -167,21 +93,23 @@ def check_pairs(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> CheckedPa
             f"{int(twice.sum())} pairs are there more than once, such as {example['audio']} with "
             f"{example['text']!r}: average their ratings first, with relate.aggregate_pairs"
         )
-    paths = [expanded(audio_root) / name for name in pairs["audio"].unique()]
+    paths = _paths(pairs, audio_root)
     absent = [path for path in paths if not path.exists()]
     if absent:
         raise FileNotFoundError(
             f"{len(absent)} of {len(paths)} audio files are not there, the first is {absent[0]}; audio_root "
             "must be the folder that the column audio is relative to (RELATE_wave for RELATE)"
         )
-    hashes = _each_clip(paths, _sha256_of_clip)
-    return CheckedPairs(pairs, paths, hashes)
+    digest = hashlib.sha256(pairs.to_csv(index=False).encode())
+    for sha256 in _of_each(paths, _sha256_of_clip):
+        digest.update(bytes.fromhex(sha256))
+    return pairs, digest.hexdigest()
 
 
 def prepare(
     clap,
-    pairs: pd.DataFrame | CheckedPairs,
-    audio_root: str | os.PathLike | None = None,
+    pairs: pd.DataFrame,
+    audio_root: str | os.PathLike,
     progress: bool = True,
     cache_dir: str | os.PathLike | None = None,
 ) -> PairData:
@@ -192,7 +120,7 @@ def prepare(
     all epochs. With `cache_dir`, each clip's features are kept there by what they come from (the file's bytes and the
     front end): float32, 1 MB per clip for a full-size model with feature fusion.
 
-    Raises ValueError for a missing column, no rows, an empty caption, a target outside 0-1, a pair that is there twice
+    Raises ValueError for a missing column, no rows, an empty cell, a target outside 0-1, a pair that is there twice
     or a window policy without fixed features ("mean", "upstream"), FileNotFoundError for audio that is not there, and
     AudioError, naming the bad clips, where any can't be read.
     """
@@ -201,50 +129,49 @@ def prepare(
             f"window={clap.window!r} gives a clip several windows, or others each time, and training prepares one "
             "of each clip: open the base with window='first', 'center' or, with feature fusion, 'fusion'"
         )
-    checked = pairs if isinstance(pairs, CheckedPairs) else check_pairs(pairs, audio_root)
-    clip, caption = (pd.factorize(checked.pairs[name]) for name in ("audio", "text"))
+    pairs, sha256 = check_pairs(pairs, audio_root)
+    clip, caption = (pd.factorize(pairs[name]) for name in ("audio", "text"))
     return PairData(
-        pairs=checked.pairs,
-        features=_features(clap, checked, progress, cache_dir),
+        pairs=pairs,
+        features=_features(clap, _paths(pairs, audio_root), progress, cache_dir),
         tokens=clap.text_tokens(list(caption[1])),
         clip=torch.from_numpy(clip[0].astype(np.int64)),
         caption=torch.from_numpy(caption[0].astype(np.int64)),
-        target=_target_tensor(checked.pairs),
-        sha256=checked.sha256,
+        target=torch.from_numpy(pairs["target"].to_numpy(dtype=np.float32)),
+        sha256=sha256,
         front_end=clap.front_end,
     )
 
 
-def _features(clap, checked: CheckedPairs, progress: bool, cache_dir) -> dict[str, torch.Tensor]:
-    cache = None if cache_dir is None else ArrayCache(cache_dir)
-    front_end = clap.front_end
+def _features(clap, paths: list[Path], progress: bool, cache_dir) -> dict[str, torch.Tensor]:
+    cache, front_end = None if cache_dir is None else ArrayCache(cache_dir), clap.front_end
 
     def features_of(path: Path) -> dict[str, np.ndarray]:
         sha256 = sha256_of(path)
-        keys = {name: cache_key(kind=f"finetune {name}", front_end=front_end, sha256=sha256) for name in names}
-        found = {} if cache is None else {name: cache.get(key) for name, key in keys.items()}
+        keys = {name: cache_key(kind=f"finetune {name}", front_end=front_end, sha256=sha256) for name in FEATURES}
+        found = {name: cache.get(key) for name, key in keys.items()} if cache else {}
         if found and all(values is not None for values in found.values()):
             return found
-        made = {name: values[0].numpy() for name, values in clap.audio_features([path]).items() if name in names}
+        features = clap.audio_features([path])
         if sha256_of(path) != sha256:
             raise AudioError(path, "it changed while it was read; wait until it is written, then start again")
-        if cache is not None:
-            for name, key in keys.items():
-                cache.put(key, made[name])
+        made = {name: features[name][0].numpy() for name in FEATURES}
+        for name, key in keys.items() if cache else ():
+            cache.put(key, made[name])
         return made
 
-    names = ("input_features", "is_longer")
     whole: dict[str, torch.Tensor] = {}
-
-    def store(row: int, made: dict[str, np.ndarray]) -> None:
+    for row, made in enumerate(_of_each(paths, features_of, progress)):
         # Filled in place: a list, stacked at the end, would hold the features (2 GB for RELATE, fused) twice.
         for name, values in made.items():
             if name not in whole:
-                whole[name] = torch.empty((len(checked.paths), *values.shape), dtype=torch.from_numpy(values).dtype)
+                whole[name] = torch.empty((len(paths), *values.shape), dtype=torch.from_numpy(values).dtype)
             whole[name][row] = torch.from_numpy(values)
-
-    _each_clip(checked.paths, features_of, store, progress)
     return whole
+
+
+def _paths(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> list[Path]:
+    return [expanded(audio_root) / name for name in pairs["audio"].unique()]
 
 
 def _sha256_of_clip(path: Path) -> str:
@@ -255,44 +182,27 @@ def _sha256_of_clip(path: Path) -> str:
         raise AudioError(path, error.strerror or str(error).removeprefix(f"{path} ")) from error
 
 
-def _each_clip(paths: list[Path], work, store=None, progress: bool = False) -> list:
-    """`work` of every path, in threads and in order; AudioError that names the bad ones, once all were tried."""
+def _of_each(paths: list[Path], work: Callable[[Path], T], progress: bool = False) -> Iterator[T]:
+    """`work(path)` of every path, in order, from threads; once all were tried, an AudioError names the bad ones."""
     from tqdm.auto import tqdm
 
-    def tried(path: Path):
+    def tried(path: Path) -> T | AudioError:
         try:
             return work(path)
         except AudioError as error:
             return error
 
-    results, bad = [], []
+    bad = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        bar = tqdm(pool.map(tried, paths), "audio features", len(paths), unit="clip", disable=not progress)
-        for row, result in enumerate(bar):
+        for result in tqdm(pool.map(tried, paths), "audio features", len(paths), unit="clip", disable=not progress):
             if isinstance(result, AudioError):
                 bad.append(result)
-            elif store is None:
-                results.append(result)
-            elif not bad:
-                store(row, result)
+            else:
+                yield result
     if bad:
         others = listed(Path(error.path).name for error in bad[1:4])
         more = f", also {others}{' …' if len(bad) > 4 else ''}" if others else ""
         raise AudioError(bad[0].path, f"{bad[0].reason} ({len(bad)} of {len(paths)} clips can't be used{more})")
-    return results
-
-
-def _check_targets(pairs: pd.DataFrame) -> None:
-    bad = ~pd.to_numeric(pairs["target"], errors="coerce").between(0, 1)  # NaN is not between
-    if bad.any():
-        raise ValueError(
-            f"{int(bad.sum())} of {len(pairs)} targets are not within 0-1, such as {shown(pairs['target'][bad.idxmax()])} "
-            f"in row {bad.idxmax()}; target is the mean rating (0-10) divided by 10"
-        )
-
-
-def _target_tensor(pairs: pd.DataFrame) -> torch.Tensor:
-    return torch.from_numpy(pairs["target"].to_numpy(dtype=np.float32))
 
 
 # --- batches --------------------------------------------------------------------------------------------
@@ -329,18 +239,16 @@ def draw_batches(
         _part_captions(batches, data.caption.tolist())
     if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
-    lengths = data.tokens["attention_mask"].sum(dim=1).cpu()
-    return [_batch(data, torch.tensor(members), lengths) for members in batches]
+    lengths, found = data.tokens["attention_mask"].sum(dim=1), []
+    for members in map(torch.tensor, batches):
+        captions, caption_of = torch.unique(data.caption[members], return_inverse=True)
+        found.append(Batch(members, data.clip[members], captions, caption_of, int(lengths[captions].max())))
+    return found
 
 
 def repeated_captions(batches: list[Batch]) -> int:
     """How many pairs are in a batch that already holds their caption."""
     return sum(len(batch.pairs) - len(batch.captions) for batch in batches)
-
-
-def _batch(data: PairData, members: torch.Tensor, lengths: torch.Tensor) -> Batch:
-    captions, caption_of = torch.unique(data.caption[members], return_inverse=True)
-    return Batch(members, data.clip[members], captions, caption_of, int(lengths[captions].max()))
 
 
 def _part_captions(batches: list[list[int]], caption_of: list[int]) -> None:

@@ -6,7 +6,6 @@ import copy
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from dataclasses import replace
 
 import numpy as np
 import torch
@@ -17,8 +16,6 @@ from humanclap.finetune.data import Batch, PairData, draw_batches
 
 SMALL_MODEL = 5_000_000
 """Parameters below which a model on a CPU trains with one thread; the released models have 150 million."""
-SHARE_OF_FREE_MEMORY = 0.4
-"""Features may take this much of a GPU's free memory; else a batch at a time is copied. Not measured on a GPU."""
 MAX_LOGIT_SCALE = 100.0
 """1/τ is kept within 1-100: LAION's training clamps its logarithm to [0, ln 100] after every step."""
 EVALUATION_CHUNK = 64
@@ -93,14 +90,9 @@ def make_optimizer(model: torch.nn.Module, config) -> torch.optim.AdamW:
     `config` has learning_rate and weight_decay; parameters that need no gradient are left out.
     """
     trained = [(name, values) for name, values in model.named_parameters() if values.requires_grad]
-    decays = [values.ndim >= 2 and "bias" not in name for name, values in trained]
-    groups = [
-        {
-            "params": [values for (_, values), one in zip(trained, decays, strict=True) if one == on],
-            "weight_decay": decay,
-        }
-        for on, decay in ((True, config.weight_decay), (False, 0.0))
-    ]
+    decayed = [values for name, values in trained if values.ndim >= 2 and "bias" not in name]
+    plain = [values for name, values in trained if values.ndim < 2 or "bias" in name]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
     return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
 
 
@@ -124,7 +116,8 @@ class Trainer:
     """A copy of a ClapModel in training, with its optimizer and its two sets of pairs.
 
     Everything random in an epoch follows from (config.seed, epoch) alone, so that an epoch can be repeated
-    without those before it. Use it within `reproducible(device)` and `small_on_cpu(model, device)`.
+    without those before it. Features stay where `prepare` put them; a batch at a time goes to `device`. Use it within
+    `reproducible(device)` and `small_on_cpu(model, device)`.
     """
 
     def __init__(
@@ -138,16 +131,16 @@ class Trainer:
         self.config, self.device = config, device
         self.precision = choose_precision(config.precision, device)
         self.model = copy.deepcopy(model).to(device=device, dtype=torch.float32)
-        self.train_pairs, self.validation_pairs = _placed(train, device), _placed(validation, device)
+        self.train_pairs, self.validation_pairs = train, validation
         # One layout for all epochs, variants and seeds: the contrastive loss depends on who shares a batch.
         generator = torch.Generator().manual_seed(0)
-        self.validation_batches = draw_batches(self.validation_pairs, config.batch_size, generator, True)
+        self.validation_batches = draw_batches(validation, config.batch_size, generator, distinct_captions=True)
         self._parts = {
             name: (getattr(self.model, f"{name}_model"), getattr(self.model, f"{name}_projection"))
             for name in ("audio", "text")
         }
-        self.model.requires_grad_(False)
         self._trained = [part for name in self._parts if config.towers in ("both", name) for part in self._parts[name]]
+        self.model.requires_grad_(False)
         for part in self._trained:
             part.requires_grad_(True)
         self.model.logit_scale_a.requires_grad_(config.learn_temperature)
@@ -160,27 +153,21 @@ class Trainer:
         generator = torch.Generator().manual_seed(epoch_seeds(config.seed, epoch)[0])
         return draw_batches(self.train_pairs, config.batch_size, generator, config.distinct_captions, config.drop_last)
 
-    def train_epoch(self, epoch: int, on_step: Callable[[int, torch.Tensor], object] | None = None) -> dict[str, float]:
+    def train_epoch(self, epoch: int, on_step: Callable[[int, float], object] | None = None) -> dict[str, float]:
         """Train on the batches of `epoch`; means over the pairs of "loss", its terms and "negative_share".
 
-        After each step `on_step(step, loss)` is called, step from 1 and loss a scalar on the model's device; reading
-        it waits for the device. Raises NonFiniteLoss, naming the step, when the loss is NaN or infinite.
+        After each step `on_step(step, loss)` is called, step from 1. Raises NonFiniteLoss, naming the step, when the
+        loss is NaN or infinite.
         """
         self._training_mode()
         seed_dropout(epoch_seeds(self.config.seed, epoch)[1], self.device)
-        batches = self.batches(epoch)
-        sums: dict[str, torch.Tensor] = {}
-        unread: list[torch.Tensor] = []
+        batches, sums = self.batches(epoch), {}
         for step, batch in enumerate(batches, start=1):
-            terms = self._step(batch, unread)
+            terms = self._step(batch)
+            loss = self._finite(terms["loss"], f"epoch {epoch}, step {step} of {len(batches)}")
             _add(sums, terms, len(batch.pairs))
-            # Reading a number waits for the device: free on a CPU, so once per epoch elsewhere.
-            if self.device.type == "cpu" or step == len(batches):
-                where = f"epoch {epoch}, step {{}} of {len(batches)}"
-                self._require_finite(unread, where, first_step=step - len(unread) + 1)
-                unread.clear()
             if on_step is not None:
-                on_step(step, terms["loss"].detach())
+                on_step(step, loss)
         return _means(sums, sum(len(batch.pairs) for batch in batches))
 
     @torch.inference_mode()
@@ -192,16 +179,19 @@ class Trainer:
         says: it decides which epoch is kept, and whoever opens the model scores in float32. Raises NonFiniteLoss.
         """
         self.model.eval()
-        data = self.validation_pairs
+        data, embedded = self.validation_pairs, {}
         with torch.autocast(self.device.type, enabled=False):  # of a caller
-            clips = self._embed_all("audio", data.features)
-            captions = self._embed_all("text", data.tokens)
-        audio, text = clips[data.clip.to(self.device)], captions[data.caption.to(self.device)]
-        self._require_finite([audio.sum() + text.sum()], f"the validation after epoch {epoch}", first_step=1)
+            for name, inputs, of_pair in (("audio", data.features, data.clip), ("text", data.tokens, data.caption)):
+                chunks = torch.arange(len(next(iter(inputs.values())))).split(EVALUATION_CHUNK)
+                rows = torch.cat([self._embed(name, self._rows(inputs, chunk)) for chunk in chunks])
+                embedded[name] = rows[of_pair.to(self.device)]
+        audio, text = embedded["audio"], embedded["text"]
+        self._finite(audio.sum() + text.sum(), f"the validation after epoch {epoch}")
         sums: dict[str, torch.Tensor] = {}
+        target = data.target.to(self.device)
         for batch in self.validation_batches:
             rows = batch.pairs.to(self.device)
-            _add(sums, self._terms(audio[rows], text[rows], data.target[rows]), len(rows))
+            _add(sums, self._terms(audio[rows], text[rows], target[rows]), len(rows))
         return _means(sums, len(data)), losses.clap_score(audio, text).cpu().numpy()
 
     @property
@@ -230,28 +220,27 @@ class Trainer:
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
                 module.train(self.config.towers != "text" and not self.config.freeze_batch_norm)
 
-    def _step(self, batch: Batch, unread: list[torch.Tensor]) -> dict[str, torch.Tensor]:
-        data = self.train_pairs
-        types = {"bf16": torch.bfloat16, "fp16": torch.float16}
-        half = types.get(self.precision)
+    def _step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The terms of the loss before this step; its "loss" is NaN too where the temperature's gradient was.
+
+        Another broken gradient of a finite loss shows in the loss of the next step, or of the validation.
+        """
+        data, log_scale = self.train_pairs, self.model.logit_scale_a
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
         with torch.autocast(self.device.type, dtype=half) if half else nullcontext():
             audio = self._embed("audio", self._rows(data.features, batch.clips))
             tokens = self._rows(data.tokens, batch.captions)
             text = self._embed("text", {name: values[:, : batch.width] for name, values in tokens.items()})
-        text = text.float()[batch.caption_of.to(self.device, non_blocking=True)]
-        terms = self._terms(audio.float(), text, _take(data.target, batch.pairs, self.device))
+        text = text.float()[batch.caption_of.to(self.device)]
+        terms = self._terms(audio.float(), text, data.target[batch.pairs].to(self.device))
         self.optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(terms["loss"]).backward()
         self.scaler.step(self.optimizer)
         self.scaler.update()
         with torch.no_grad():
-            log_scale = self.model.logit_scale_a
             if self.config.learn_temperature:
                 log_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
-            # A finite loss can have a NaN gradient. It shows here where the temperature gets one too; without a
-            # contrastive term, or with a fixed temperature, in the loss of the next step or of the validation.
-            unread.append(terms["loss"].detach() + 0 * log_scale)
-        return terms
+            return {**terms, "loss": terms["loss"] + 0 * log_scale}
 
     def _terms(self, audio: torch.Tensor, text: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         config, scale = self.config, self.model.logit_scale_a.exp()
@@ -268,48 +257,17 @@ class Trainer:
         tower, projection = self._parts[name]
         return projection(tower(**inputs, return_dict=True).pooler_output)
 
-    def _embed_all(self, name: str, values: dict[str, torch.Tensor]) -> torch.Tensor:
-        n_rows = len(next(iter(values.values())))
-        return torch.cat(
-            [self._embed(name, self._rows(values, rows)) for rows in torch.arange(n_rows).split(EVALUATION_CHUNK)]
-        )
-
     def _rows(self, values: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: _take(tensor, rows, self.device) for name, tensor in values.items()}
+        return {name: tensor[rows].to(self.device) for name, tensor in values.items()}
 
-    def _require_finite(self, values: list[torch.Tensor], where: str, first_step: int) -> None:
-        finite = torch.isfinite(torch.stack(values)).tolist()
-        if not all(finite):
-            place = finite.index(False)
+    def _finite(self, value: torch.Tensor, where: str) -> float:
+        found = float(value)
+        if not math.isfinite(found):
             raise NonFiniteLoss(
-                f"the loss is {float(values[place])} in {where.format(first_step + place)} (kind "
-                f"{self.config.kind!r}, learning_rate {self.config.learning_rate:g}): look for broken audio "
-                "features or lower the learning rate"
+                f"the loss is {found} in {where} (kind {self.config.kind!r}, learning_rate "
+                f"{self.config.learning_rate:g}): look for broken audio features or lower the learning rate"
             )
-
-
-def _placed(data: PairData, device: torch.device) -> PairData:
-    """`data` with tokens and targets on `device`, and the features too, where they fit (SHARE_OF_FREE_MEMORY)."""
-    features = data.features
-    size = sum(values.numel() * values.element_size() for values in features.values())
-    if device.type != "cuda" or size <= SHARE_OF_FREE_MEMORY * torch.cuda.mem_get_info(device)[0]:
-        features = {name: values.to(device) for name, values in features.items()}
-    tokens = {name: values.to(device) for name, values in data.tokens.items()}
-    return replace(data, features=features, tokens=tokens, target=data.target.to(device))
-
-
-def _take(values: torch.Tensor, rows: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """`values[rows]` on `device`, for rows `[n]` that are on the CPU.
-
-    Values that stayed in memory are gathered in page-locked memory, from where the copy does not make the CPU wait.
-    """
-    if values.device.type != "cpu":
-        return values[rows.to(device, non_blocking=True)]
-    if device.type != "cuda":
-        return values[rows].to(device)
-    staged = torch.empty((len(rows), *values.shape[1:]), dtype=values.dtype, pin_memory=True)
-    torch.index_select(values, 0, rows, out=staged)
-    return staged.to(device, non_blocking=True)
+        return found
 
 
 def _add(sums: dict[str, torch.Tensor], terms: dict[str, torch.Tensor], n_pairs: int) -> None:

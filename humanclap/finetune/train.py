@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import os
+import platform
 import shutil
 import time
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import asdict
+from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
+from humanclap import __version__
 from humanclap.clap.huggingface import save_clapmodel
 from humanclap.evaluate import correlations
 from humanclap.files import expanded, lock, remove_folder, write_text, writing
-from humanclap.finetune.card import write_card
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import CheckedPairs, PairData, check_pairs, prepare, repeated_captions
+from humanclap.finetune.data import PairData, check_pairs, prepare, repeated_captions
 from humanclap.finetune.loop import NonFiniteLoss, Trainer, choose_precision, reproducible, small_on_cpu
-from humanclap.finetune.record import (
-    CHECKPOINT,
+from humanclap.finetune.result import (
     FINISHED,
     HISTORY,
     MODEL,
-    RUNNING,
     SCORES,
     SETTINGS,
     CheckpointError,
     FinetuneResult,
-    conditions_changed,
-    describe,
-    differences,
     read_settings,
+    write_card,
 )
 
-_SHOWN_EVERY = 20  # steps: on a GPU, reading the loss waits for it
+CHECKPOINT, RUNNING = "checkpoint.pt", "running"
+PACKAGES = ("torch", "transformers", "numpy", "pandas", "safetensors")
+_NOT_COMPARED = ("base", "n_train", "split_by", "split_seed", "precision")
+"""Settings that say where base and pairs came from, or what the device makes of them: all are compared by content."""
 
 
 def finetune(
@@ -78,32 +81,31 @@ def finetune(
     for a base that is no ClapModel, ValueError for prepared pairs from another front end, FileExistsError for an
     `output_dir` that holds a run (neither `resume` nor `overwrite`), CheckpointError (a ValueError) for a run to
     resume that had another configuration, base or data, or whose checkpoint is damaged, RuntimeError where another
-    process trains in the folder, OSError where a file can't be written, saying what is whole; and NonFiniteLoss
+    process trains in the folder, OSError where an epoch can't be saved, saying what is whole; and NonFiniteLoss
     when the loss becomes NaN or infinite: the best model until then stays in `output_dir` and in the error's `result`.
     """
     folder = _open_folder(output_dir, overwrite, resume)
     clap = open_base(base or config.base, device)
     place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
     precision = choose_precision(config.precision, place)
-    sets = {"train": train_pairs, "validation": validation_pairs}
-    sets = {name: _checked(clap, pairs, audio_root, name) for name, pairs in sets.items()}
+    given = {"train": train_pairs, "validation": validation_pairs}
+    checked = {name: _checked(clap, pairs, audio_root, name) for name, pairs in given.items()}
     with ExitStack() as stack:
         if folder is not None:
             stack.enter_context(_locked(folder))
         stack.enter_context(reproducible(place))
         stack.enter_context(small_on_cpu(clap.model, place))
-        settings = describe(config, clap, *sets.values(), place, precision)
-        saved = None
+        settings = _describe(config, clap, checked, place, precision)
+        finished, saved = _found(folder, settings) if resume else (False, None)
         if folder is not None:
-            finished, saved = _found(folder, settings) if resume else (False, None)
             _clear(folder, everything=not finished and saved is None)
-            if finished:
-                (folder / CHECKPOINT).unlink(missing_ok=True)  # it was stopped while it tidied up
-                return FinetuneResult.read(folder, config)
-        _warn_of_ratings(settings["data"]["shared"], sets)
+        if finished:
+            (folder / CHECKPOINT).unlink(missing_ok=True)  # it was stopped while it tidied up
+            return FinetuneResult.read(folder, config)
+        _warn_of_ratings(settings["data"]["shared"], {name: pairs["target"] for name, (pairs, _) in checked.items()})
         data = [
-            pairs if isinstance(pairs, PairData) else prepare(clap, pairs, progress=progress, cache_dir=cache_dir)
-            for pairs in sets.values()
+            pairs if isinstance(pairs, PairData) else prepare(clap, pairs, audio_root, progress, cache_dir)
+            for pairs in given.values()
         ]
         trainer = Trainer(config, clap.model, *data, place)
         repeated = repeated_captions(trainer.batches(1))
@@ -169,7 +171,8 @@ def _locked(folder: Path) -> Iterator[None]:
         raise RuntimeError(f"another process trains in {folder} right now: give another output_dir") from error
 
 
-def _checked(clap, pairs, audio_root, name: str) -> CheckedPairs | PairData:
+def _checked(clap, pairs: pd.DataFrame | PairData, audio_root, name: str) -> tuple[pd.DataFrame, str]:
+    """The pairs and their sha256; no clip is decoded, as a finished run needs none."""
     if not isinstance(pairs, PairData):
         if audio_root is None:
             raise ValueError(f"audio_root is None: it is needed to read the audio of {name}_pairs")
@@ -179,7 +182,39 @@ def _checked(clap, pairs, audio_root, name: str) -> CheckedPairs | PairData:
             f"{name}_pairs were prepared with another front end than the base has: {pairs.front_end} against "
             f"{clap.front_end}; prepare them with this base"
         )
-    return pairs
+    return pairs.pairs, pairs.sha256
+
+
+def _describe(
+    config: FinetuneConfig, clap, checked: dict[str, tuple[pd.DataFrame, str]], device: torch.device, precision: str
+) -> dict:
+    """What decides the outcome: configuration, base, data (with sha256), device, threads and versions.
+
+    data.shared counts the pairs, captions and clips that are in both sets.
+    """
+    weights = hashlib.sha256()
+    for name, values in sorted(clap.model.state_dict().items()):
+        weights.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        weights.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    one, other = (pairs for pairs, _ in checked.values())
+    keys = {"pairs": ["audio", "text"], "captions": ["text"], "clips": ["audio"]}
+    shared = {
+        name: len(one[columns].drop_duplicates().merge(other[columns].drop_duplicates()))
+        for name, columns in keys.items()
+    }
+    data = {name: {"pairs": len(pairs), "sha256": sha256} for name, (pairs, sha256) in checked.items()}
+    base = {"name": clap.name, "checkpoint_sha256": clap.checkpoint_sha256, "weights_sha256": weights.hexdigest()}
+    packages = {name: version(name) for name in PACKAGES}
+    return {
+        "config": asdict(config),
+        "base": base,
+        "data": data | {"shared": shared, "front_end": clap.front_end},
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "humanclap": __version__, **packages},
+    }
 
 
 def _found(folder: Path, settings: dict) -> tuple[bool, dict | None]:
@@ -204,20 +239,47 @@ def _found(folder: Path, settings: dict) -> tuple[bool, dict | None]:
             ) from error
     if before is None:
         return False, None
-    other = differences(before, settings)
-    if other:
+    if other := _changed(before, settings, _identity):
         raise CheckpointError(
             f"{path if saved else folder} is of another fine-tuning: {'; '.join(other)}. Nothing was changed there; "
             "give another output_dir, or overwrite=True to replace it"
         )
-    changed = conditions_changed(before, settings)
-    if saved and changed:
+    if saved and (changed := _changed(before, settings, _conditions)):
         warnings.warn(
             f"{path} was trained with {' and '.join(changed)}: the run goes on, and may not end bit-equal to one that "
             "was never stopped",
             stacklevel=3,
         )
     return finished, saved
+
+
+def _identity(settings: dict) -> dict[str, object]:
+    """What must be equal, for a run to go on as if it had not been stopped."""
+    config = {name: value for name, value in settings["config"].items() if name not in _NOT_COMPARED}
+    return config | {
+        "the base's weights": settings["base"]["weights_sha256"],
+        "the training pairs": settings["data"]["train"]["sha256"],
+        "the validation pairs": settings["data"]["validation"]["sha256"],
+        "the front end": settings["data"]["front_end"],
+        "kind of device": settings["device"].partition(":")[0],
+        "precision": settings["precision"],
+    }
+
+
+def _conditions(settings: dict) -> dict[str, object]:
+    """What rounding depends on, and may change in between."""
+    return {"threads": settings["threads"], "torch": settings["versions"]["torch"]}
+
+
+def _changed(before: dict, now: dict, of_settings) -> list[str]:
+    """Such as "learning_rate 0.001, now 0.002"."""
+
+    def short(value: object) -> str:
+        text = str(value)
+        return text if len(text) <= 40 else f"{text[:16]}…"
+
+    old, new = of_settings(before), of_settings(now)
+    return [f"{name} {short(old.get(name))}, now {short(new[name])}" for name in new if old.get(name) != new[name]]
 
 
 def _clear(folder: Path, everything: bool) -> None:
@@ -233,7 +295,7 @@ def _clear(folder: Path, everything: bool) -> None:
         remove_folder(folder / MODEL)
 
 
-def _warn_of_ratings(shared: dict[str, int], sets: dict[str, CheckedPairs | PairData]) -> None:
+def _warn_of_ratings(shared: dict[str, int], targets: dict[str, pd.Series]) -> None:
     if shared["pairs"] or shared["captions"]:
         warnings.warn(
             f"{shared['pairs']} pairs and {shared['captions']} captions are in both the training and the validation set: "
@@ -241,9 +303,9 @@ def _warn_of_ratings(shared: dict[str, int], sets: dict[str, CheckedPairs | Pair
             stacklevel=3,
         )
     for name, what in (("train", "no order can be learnt from them"), ("validation", "there is no validation SRCC")):
-        target = sets[name].pairs["target"]
-        if target.nunique() == 1:
-            warnings.warn(f"all {len(target)} ratings of the {name} pairs are {target.iloc[0]:g}: {what}", stacklevel=3)
+        if targets[name].nunique() == 1:
+            equal = f"all {len(targets[name])} ratings of the {name} pairs are {targets[name].iloc[0]:g}"
+            warnings.warn(f"{equal}: {what}", stacklevel=3)
 
 
 # --- the epochs -----------------------------------------------------------------------------------------
@@ -266,31 +328,25 @@ class _Run:
         self.rows, self.best_epoch, self.scores = saved["rows"], saved["best_epoch"], saved["scores"]
         epoch = len(self.rows) - 1
         self.resumed = [*saved["resumed"], epoch]
-        if self.best_epoch == epoch:  # it may have been stopped between the checkpoint and the model
-            self._write_model()
-        elif not (self.folder / MODEL).is_dir():
+        if self.best_epoch != epoch and not (self.folder / MODEL).is_dir():
             raise CheckpointError(
                 f"{self.folder / MODEL} is not there, and epoch {self.best_epoch}, the best so far, is in no "
                 "checkpoint any more; overwrite=True begins anew"
             )
-        self._write_history()
+        self._write_results(better=self.best_epoch == epoch)  # it may have been stopped between checkpoint and model
 
     def train(self, progress: bool) -> FinetuneResult:
         """All epochs that are left, and the result."""
         from tqdm.auto import tqdm
 
         config, steps = self.trainer.config, len(self.trainer.batches(1))
-        self._write_settings(RUNNING)  # what a killed run leaves behind
         done, started = len(self.rows), time.perf_counter()
-        bar = tqdm(
-            total=config.epochs * steps,
-            initial=max(done - 1, 0) * steps,
-            desc=config.kind,
-            unit="step",
-            disable=not progress,
-        )
+        self._write_settings(RUNNING)  # what a killed run leaves behind
+        first = max(done - 1, 0) * steps
         try:
-            with bar:
+            with tqdm(
+                total=config.epochs * steps, initial=first, desc=config.kind, unit="step", disable=not progress
+            ) as bar:
                 for epoch in range(done, config.epochs + 1):
                     self._epoch(epoch, bar)
         except NonFiniteLoss as error:
@@ -304,34 +360,26 @@ class _Run:
         return self._finished(round(time.perf_counter() - started, 3))
 
     def _epoch(self, epoch: int, bar) -> None:
-        def show(step: int, loss: torch.Tensor) -> None:
+        def show(step: int, loss: float) -> None:
             bar.update()
-            if not bar.disable and (loss.device.type == "cpu" or step % _SHOWN_EVERY == 0):
-                bar.set_postfix(epoch=epoch, loss=f"{loss.item():.4f}", refresh=False)
+            bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
 
         trained = self.trainer.train_epoch(epoch, show) if epoch else {}
         validated, score = self.trainer.validate(epoch)
-        self.rows.append(self._row(epoch, trained, validated, score))
         # Strictly lower: of two equal epochs the earlier one wins.
-        lowest = min((row["validation_loss"] for row in self.rows[1:-1]), default=math.inf)
-        better = epoch > 0 and validated["loss"] < lowest
+        better = epoch > 0 and all(validated["loss"] < row["validation_loss"] for row in self.rows[1:])
+        self.rows.append(self._row(epoch, trained, validated, score))
         if epoch == 0 or better:
             self.scores["clap_score" if epoch else "base_clap_score"] = score.tolist()
         if better:
             self.best_epoch = epoch
-        # The checkpoint first: a run stopped right after it still has the weights that model/ should get.
-        if self.folder is None and better:
-            weights = self.trainer.model.state_dict()
-            self.best_weights = {name: values.detach().cpu().clone() for name, values in weights.items()}
-        if self.folder is not None:
-            if epoch:
-                self._write_checkpoint()
-            if better:
-                self._write_model()
-            self._write_history()
-        shown = {"loss": trained["loss"]} if epoch else {}
-        shown |= {"validation_loss": validated["loss"], "validation_srcc": self.rows[-1]["validation_srcc"]}
-        bar.set_postfix(epoch=epoch, **{name: f"{value:.4f}" for name, value in shown.items()})
+        self._save(epoch, better)
+        shown = (
+            ("train_loss", "validation_loss", "validation_srcc") if epoch else ("validation_loss", "validation_srcc")
+        )
+        bar.set_postfix(
+            {"epoch": epoch} | {name.removeprefix("train_"): f"{self.rows[-1][name]:.4f}" for name in shown}
+        )
 
     def _row(self, epoch: int, trained: dict, validated: dict, score: np.ndarray) -> dict:
         target = self.trainer.validation_pairs.pairs["target"].to_numpy()
@@ -349,76 +397,61 @@ class _Run:
             "temperature": self.trainer.temperature,
         }
 
-    def _finished(self, seconds: float) -> FinetuneResult:
-        result = self._result()
-        if self.folder is not None:
-            with self._whole(SCORES):
-                write_text(self.folder / SCORES, result.validation.to_csv(index=False))
-                write_card(
-                    self.folder / MODEL,
-                    settings=self.settings | {"best_epoch": self.best_epoch},
-                    history=result.history,
-                )
-                self._write_settings(FINISHED, seconds=seconds)
-                (self.folder / CHECKPOINT).unlink(missing_ok=True)
-        return result
-
-    def _result(self) -> FinetuneResult:
-        model = self.trainer.model.eval().requires_grad_(True)
+    def _save(self, epoch: int, better: bool) -> None:
         if self.folder is None:
-            model.load_state_dict(self.best_weights)
-            held = {"model": model}
-        else:
-            held = {}
-        pairs = self.trainer.validation_pairs.pairs[["audio", "text", "target"]]
-        return FinetuneResult(
-            config=self.trainer.config,
-            history=pd.DataFrame(self.rows),
-            best_epoch=self.best_epoch,
-            validation=pairs.assign(**self.scores),
-            checkpoint=self.folder / MODEL if self.folder else None,
-            settings=self.settings,
-            held=held,
-        )
-
-    def _write_checkpoint(self) -> None:
+            if better:
+                weights = self.trainer.model.state_dict()
+                self.best_weights = {name: values.detach().cpu().clone() for name, values in weights.items()}
+            return
         saved = {"rows": self.rows, "best_epoch": self.best_epoch, "scores": self.scores, "resumed": self.resumed}
-        with self._whole(CHECKPOINT), writing(self.folder / CHECKPOINT) as fresh, fresh.open("wb") as file:
-            torch.save({**self.trainer.state(), **saved, "settings": self.settings}, file)
+        try:
+            # The checkpoint first: a run stopped right after it still has the weights that model/ should get.
+            if epoch:
+                with writing(self.folder / CHECKPOINT) as fresh, fresh.open("wb") as file:
+                    torch.save({**self.trainer.state(), **saved, "settings": self.settings}, file)
+            self._write_results(better)
+        except Exception as error:  # torch and safetensors raise errors of their own
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
+            raise OSError(
+                f"epoch {epoch} could not be saved in {self.folder} ({reason}); the last checkpoint and the best model "
+                "that were saved are whole. Make room and call again with resume=True (--resume)"
+            ) from error
 
-    def _write_model(self) -> None:
-        with self._whole(MODEL):
+    def _write_results(self, better: bool) -> None:
+        if better:
             save_clapmodel(self.folder / MODEL, self.trainer.model, self.clap.front_end_parts)
-
-    def _write_history(self) -> None:
-        with self._whole(HISTORY):
-            write_text(self.folder / HISTORY, pd.DataFrame(self.rows).to_csv(index=False))
+        write_text(self.folder / HISTORY, pd.DataFrame(self.rows).to_csv(index=False))
 
     def _write_settings(self, status: str, **more) -> None:
         self.settings |= {"status": status, "best_epoch": self.best_epoch, "resumed": self.resumed, **more}
         if self.folder is not None:
-            with self._whole(SETTINGS):
-                write_text(self.folder / SETTINGS, json.dumps(self.settings, indent=2, sort_keys=True) + "\n")
+            write_text(self.folder / SETTINGS, json.dumps(self.settings, indent=2) + "\n")
 
-    @contextmanager
-    def _whole(self, what: str) -> Iterator[None]:
-        """Say what is whole where `what` could not be written; torch and safetensors raise errors of their own."""
-        try:
-            yield
-        except Exception as error:
-            epoch = len(self.rows) - 1
-            last = epoch - 1 if what == CHECKPOINT else epoch
-            kept = (
-                f"the checkpoint of epoch {last} is whole, and so is the best model"
-                if last > 0
-                else "no epoch is saved"
-            )
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
-            raise OSError(
-                f"{what} of epoch {epoch} could not be written to {self.folder} ({reason}); {kept}. Make room and call "
-                "again with resume=True (--resume)"
-            ) from error
+    def _finished(self, seconds: float) -> FinetuneResult:
+        result = self._result()
+        if self.folder is not None:
+            write_text(self.folder / SCORES, result.validation.to_csv(index=False))
+            self._write_settings(RUNNING)  # with the best epoch, which the card shows
+            write_card(self.folder / MODEL)
+            self._write_settings(FINISHED, seconds=seconds)
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        return result
+
+    def _result(self) -> FinetuneResult:
+        model = None
+        if self.folder is None:
+            model = self.trainer.model.eval().requires_grad_(True)
+            model.load_state_dict(self.best_weights)
+        return FinetuneResult(
+            config=self.trainer.config,
+            history=pd.DataFrame(self.rows),
+            best_epoch=self.best_epoch,
+            validation=self.trainer.validation_pairs.pairs[["audio", "text", "target"]].assign(**self.scores),
+            checkpoint=self.folder / MODEL if self.folder else None,
+            settings=self.settings,
+            in_memory=model,
+        )
 
 
 def _named(prefix: str, means: dict[str, float]) -> dict[str, float]:

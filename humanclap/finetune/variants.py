@@ -8,7 +8,9 @@ import warnings
 from collections.abc import Sequence
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
+from types import SimpleNamespace
 
 import pandas as pd
 import torch
@@ -17,15 +19,18 @@ from humanclap.checks import whole_number
 from humanclap.files import expanded
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import PairData, prepare
-from humanclap.finetune.record import FINISHED, FinetuneResult, read_settings
+from humanclap.finetune.result import FINISHED, FinetuneResult, read_settings
 from humanclap.finetune.train import finetune, open_base, require_no_run
 from humanclap.losses import KINDS
+
+Runs = dict[tuple[str, int], tuple[FinetuneConfig, Path]]  # by (kind, seed): configuration and folder
+Failed = dict[tuple[str, int], str]
 
 
 class VariantsFailed(RuntimeError):
     """One or more trainings failed; `failed` says how, by (kind, seed). Finished ones lie in their folders."""
 
-    failed: dict[tuple[str, int], str]
+    failed: Failed
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,14 +129,19 @@ def finetune_variants(
     `overwrite`), and VariantsFailed, once the others are finished, when a training fails. When a process dies, the
     others stop as well. `resume=True` goes on with all that are not finished.
     """
-    configs = _configs(config, kinds, seeds)
+    for name, values in (("kinds", kinds), ("seeds", seeds)):
+        if isinstance(values, str) or not len(values) or len(set(values)) < len(values):
+            raise ValueError(f"{name} is {values!r}; give a list of at least one, each once")
     if output_dir is None:
         raise ValueError("output_dir is None: finetune_variants keeps each training in a folder of its own")
     if overwrite and resume:
         raise ValueError("resume=True goes on with runs and overwrite=True replaces them: give one of them")
-    folders = {run: expanded(output_dir) / run[0] / f"seed{run[1]}" for run in configs}
+    runs = {}
+    for kind, seed in product(kinds, seeds):
+        one = replace(config, kind=kind, seed=seed)
+        runs[kind, one.seed] = one, expanded(output_dir) / kind / f"seed{one.seed}"
     if not (overwrite or resume):
-        for folder in folders.values():
+        for _, folder in runs.values():
             require_no_run(folder)
     workers = whole_number(workers, "workers", 1)
     clap = open_base(base or config.base, device)
@@ -140,48 +150,31 @@ def finetune_variants(
         pairs if isinstance(pairs, PairData) else prepare(clap, pairs, audio_root, progress, cache_dir)
         for pairs in (train_pairs, validation_pairs)
     ]
-    jobs = _Jobs(configs, folders, {"overwrite": overwrite, "resume": resume})
+    how = {"overwrite": overwrite, "resume": resume}
     if workers == 1:
-        failed = jobs.run(list(configs), sets, clap, device, progress)
+        failed = _train(runs, sets, clap, device, progress, how)
     else:
-        failed = _side_by_side(jobs, sets, clap, devices, progress)
+        failed = _side_by_side(runs, sets, clap, devices, progress, how)
     if failed:
-        finished = len(configs) - len(failed)
         what = "; ".join(f"{kind} with seed {seed}: {problem}" for (kind, seed), problem in failed.items())
         error = VariantsFailed(
-            f"{len(failed)} of {len(configs)} trainings failed, {what}. {finished} are finished and stay in their "
-            "folders; resume=True goes on with the others"
+            f"{len(failed)} of {len(runs)} trainings failed, {what}. {len(runs) - len(failed)} are finished and stay in "
+            "their folders; resume=True goes on with the others"
         )
         error.failed = failed
         raise error
-    return FinetuneRuns({run: FinetuneResult.read(folders[run], configs[run]) for run in configs})
+    return FinetuneRuns({run: FinetuneResult.read(folder, one) for run, (one, folder) in runs.items()})
 
 
-@dataclass(frozen=True)
-class _Jobs:
-    """What is to be trained, by (kind, seed): configuration and folder, and whether to resume or overwrite."""
-
-    configs: dict[tuple[str, int], FinetuneConfig]
-    folders: dict[tuple[str, int], Path]
-    settings: dict[str, bool]
-
-    def run(self, queue: list[tuple[str, int]], sets, clap, device: str, progress: bool) -> dict[tuple[str, int], str]:
-        """Train those of `queue`, one after the other, and return what went wrong; their models are not kept here."""
-        failed = {}
-        for job in queue:
-            options = {"output_dir": self.folders[job], "device": device, "progress": progress, **self.settings}
-            try:
-                finetune(self.configs[job], *sets, base=clap, **options)
-            except Exception as error:  # noqa: BLE001  (whatever it is, the others can still be trained)
-                failed[job] = f"{type(error).__name__}: {error}"
-        return failed
-
-
-def _configs(config: FinetuneConfig, kinds, seeds) -> dict[tuple[str, int], FinetuneConfig]:
-    for name, values in (("kinds", kinds), ("seeds", seeds)):
-        if isinstance(values, str) or not len(values) or len(set(values)) < len(values):
-            raise ValueError(f"{name} is {values!r}; give a list of at least one, each once")
-    return {(kind, int(seed)): replace(config, kind=kind, seed=seed) for kind in kinds for seed in seeds}
+def _train(runs: Runs, sets: list[PairData], base, device: str, progress: bool, how: dict[str, bool]) -> Failed:
+    """Train `runs` one after the other, and return what went wrong; the models are not kept in memory."""
+    failed = {}
+    for run, (config, folder) in runs.items():
+        try:
+            finetune(config, *sets, base=base, output_dir=folder, device=device, progress=progress, **how)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the others can still be trained)
+            failed[run] = f"{type(error).__name__}: {error}"
+    return failed
 
 
 def _devices(clap, device: str, workers: int) -> list[str]:
@@ -195,25 +188,22 @@ def _devices(clap, device: str, workers: int) -> list[str]:
     return [f"cuda:{number}" for number in range(workers)]
 
 
-def _side_by_side(jobs: _Jobs, sets, clap, devices: list[str], progress: bool) -> dict[tuple[str, int], str]:
-    """As `_Jobs.run`, in a process per device; on GPUs each has its queue, on a CPU whoever is free takes the next."""
+def _side_by_side(runs: Runs, sets: list[PairData], clap, devices: list[str], progress: bool, how: dict) -> Failed:
+    """As `_train`, in a process per device; on GPUs each has its queue, on a CPU whoever is free takes the next."""
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
     from tqdm.auto import tqdm
 
-    runs, n = list(jobs.configs), len(devices)
-    gpus = devices[0].startswith("cuda")
-    queues = [runs[start::n] for start in range(n)] if gpus else [[run] for run in runs]
+    n, gpus = len(devices), devices[0].startswith("cuda")
+    queues = [dict(list(runs.items())[start::n]) for start in range(n)] if gpus else [{run: runs[run]} for run in runs]
     places = devices if gpus else ["cpu"] * len(queues)
-    # As numpy arrays, which joblib maps into the memory of all workers.
-    arrays = [
-        replace(part, features={name: held.cpu().numpy() for name, held in part.features.items()}) for part in sets
-    ]
-    on_cpu = clap.model if next(clap.model.parameters()).device.type == "cpu" else copy.deepcopy(clap.model).cpu()
-    base = _Base(on_cpu, clap.front_end, clap.front_end_parts, clap.name, clap.checkpoint_sha256)
+    # What a training needs of an open CLAP; features as numpy arrays, which joblib maps into the memory of all workers.
+    names = ("front_end", "front_end_parts", "name", "checkpoint_sha256")
+    base = SimpleNamespace(model=copy.deepcopy(clap.model).cpu(), **{name: getattr(clap, name) for name in names})
+    arrays = [replace(part, features={name: held.numpy() for name, held in part.features.items()}) for part in sets]
     threads, failed = torch.get_num_threads(), {}
     tasks = [
-        delayed(_work)(jobs, queue, arrays, base, place, threads)
+        delayed(_work)(queue, arrays, base, place, threads, how)
         for queue, place in zip(queues, places, strict=True)
         if queue
     ]
@@ -225,30 +215,16 @@ def _side_by_side(jobs: _Jobs, sets, clap, devices: list[str], progress: bool) -
                 bar.update(n_done)
     except BrokenProcessPool as error:
         why = f"a training process died ({str(error).splitlines()[0]})"
-        failed |= {run: why for run in runs if run not in failed and not _finished(jobs.folders[run])}
+        for run, (_, folder) in runs.items():
+            if (read_settings(folder) or {}).get("status") != FINISHED:
+                failed.setdefault(run, why)
     finally:
         get_reusable_executor().shutdown(wait=True)  # else idle processes would keep their memory
     return failed
 
 
-@dataclass(frozen=True)
-class _Base:
-    """What a training needs of an open CLAP, for another process."""
-
-    model: torch.nn.Module
-    front_end: str
-    front_end_parts: object
-    name: str
-    checkpoint_sha256: str
-
-
-def _work(jobs: _Jobs, queue, arrays, base: _Base, device: str, threads: int) -> tuple[int, dict]:
+def _work(queue: Runs, arrays: list[PairData], base, device: str, threads: int, how: dict) -> tuple[int, Failed]:
     """In a worker process: how many of `queue` are done, and what went wrong."""
     torch.set_num_threads(threads)
     sets = [replace(part, features={name: torch.from_numpy(v) for name, v in part.features.items()}) for part in arrays]
-    return len(queue), jobs.run(queue, sets, base, device, progress=False)
-
-
-def _finished(folder: Path) -> bool:
-    settings = read_settings(folder)
-    return settings is not None and settings["status"] == FINISHED
+    return len(queue), _train(queue, sets, base, device, False, how)

@@ -1,4 +1,4 @@
-"""The model card of a fine-tuned model: README.md, as the hub shows it, from the run's own files."""
+"""What came out of a fine-tuning: its files, read back, and the model card (README.md, as the hub shows it)."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import json
 import os
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,35 +15,107 @@ import pandas as pd
 
 from humanclap.checks import listed, need_columns
 from humanclap.files import write_text
+from humanclap.finetune.config import FinetuneConfig
+from humanclap.tables import read_table
 
 if TYPE_CHECKING:
+    import torch
+
     from humanclap.relate import Screening
 
-CARD = "README.md"
+HISTORY, SCORES, SETTINGS, MODEL, CARD = "history.csv", "validation.csv", "settings.json", "model", "README.md"
+FINISHED = "finished"
 TEMPLATE = Path(__file__).with_name("card.md")
 HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_srcc", "temperature")
 TABLE_COLUMNS = ("model", "cell", "metric", "value", "low", "high", "n")
 METRICS = {"srcc": "spearmanr", "lcc": "pearsonr", "mse": "mse"}
 """Our metrics that the hub has a name for."""
 CURVE_ROWS = 15
-_OF_RUN = "give settings and history (FinetuneResult.settings and .history), or the model/ folder of a run"
+
+
+class CheckpointError(ValueError):
+    """A run that can't be resumed or read; the message says why, and what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class FinetuneResult:
+    """What came out of one fine-tuning.
+
+    history: one row per epoch, 0 to `config.epochs`, epoch 0 being the base before any step. Columns: epoch;
+        train_loss, train_contrastive (SCE or wSCE), train_regression (MSE or MAE), means over the pairs as
+        the epoch went by, empty for epoch 0, and terms that the loss does not have are empty; negative_share,
+        the share of training pairs whose cosine was below 0, which get no gradient from the regression term;
+        validation_loss, validation_contrastive, validation_regression, validation_negative_share;
+        validation_srcc (of CLAPScore, NaN where undefined); temperature (τ, after the epoch).
+    best_epoch: the trained epoch (1 or later) with the lowest validation loss, the earliest of equal ones.
+    validation: one row per validation pair: audio, text, target, base_clap_score, clap_score (of the best epoch).
+    checkpoint: the folder the model of that epoch lies in, for `load_clap` or `ClapModel.from_pretrained`; None
+        without output_dir.
+    settings: configuration, base and data with sha256, device, precision, versions, and how the run ended.
+    """
+
+    config: FinetuneConfig
+    history: pd.DataFrame
+    best_epoch: int
+    validation: pd.DataFrame
+    checkpoint: Path | None
+    settings: dict
+    in_memory: torch.nn.Module | None = field(default=None, repr=False)
+
+    @classmethod
+    def read(cls, folder: Path, config: FinetuneConfig) -> FinetuneResult:
+        """What a finished run left in its folder. Raises CheckpointError for one that is not finished."""
+        settings = read_settings(folder)
+        if settings is None or settings["status"] != FINISHED:
+            raise CheckpointError(f"{folder} holds no finished fine-tuning: resume=True goes on with it")
+        history = pd.read_csv(folder / HISTORY, float_precision="round_trip")
+        scores = pd.DataFrame(read_table(folder / SCORES).columns)  # of text, as a DataFrame that was never written
+        numbers = dict.fromkeys(("target", "base_clap_score", "clap_score"), float)
+        return cls(config, history, settings["best_epoch"], scores.astype(numbers), folder / MODEL, settings)
+
+    @cached_property
+    def model(self) -> torch.nn.Module:
+        """The ClapModel of the best epoch, in eval mode; with a `checkpoint` it is read from there at its first use,
+        on the CPU."""
+        if self.in_memory is not None:
+            return self.in_memory
+        from transformers import ClapModel
+
+        return ClapModel.from_pretrained(self.checkpoint, local_files_only=True).eval()
+
+    @property
+    def improved(self) -> bool:
+        """Whether the best epoch has a lower validation loss than the base had."""
+        loss = self.history.set_index("epoch")["validation_loss"]
+        return bool(loss[self.best_epoch] < loss[0])
+
+
+def read_settings(folder: Path) -> dict | None:
+    """A run's settings.json, or None where there is none. Raises CheckpointError for a damaged one."""
+    try:
+        return json.loads((folder / SETTINGS).read_text("utf-8"))
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise CheckpointError(f"{folder / SETTINGS} can't be read ({error}); overwrite=True begins anew") from error
+
+
+# --- the model card -------------------------------------------------------------------------------------
 
 
 def write_card(
     folder: str | os.PathLike,
     label: str = "human ratings",
-    settings: dict | None = None,
-    history: pd.DataFrame | None = None,
     table: pd.DataFrame | None = None,
     model: str | None = None,
     screening: Screening | None = None,
     notes: Sequence[str] = (),
 ) -> Path:
-    """Write README.md, the model card, into the model's `folder`, whole or not at all, and return its path.
+    """Write README.md, the model card, into a run's model/ `folder`, whole or not at all, and return its path.
+
+    Settings and curve are read from settings.json and history.csv of the run, the folder above.
 
     label: where the ratings come from, "RELATE ratings" or "synthetic"; shown with every number.
-    settings, history: `FinetuneResult.settings` and `.history`; None reads settings.json and history.csv of the run
-        that `folder` (…/model) belongs to.
     table: test results as `evaluate.breakdown` gives them: model, cell, metric, value, low, high, n, and where they
         are known floor, ceiling and note. Only the rows of `model` are shown; a NaN value is shown as "–" with its
         note. None: the card says that the model was not tested.
@@ -50,32 +124,31 @@ def write_card(
     notes: paragraphs below the results, such as how this variant was chosen.
 
     Text from outside is escaped. Raises FileNotFoundError for a folder without a model or without the run's files,
-    ValueError for a missing column, a table without `model`, an empty label or settings that lack something.
+    ValueError for a missing column, a table without `model` or an empty label.
     """
     from huggingface_hub import ModelCard
 
     folder = Path(folder)
-    absent = [name for name in ("config.json", "preprocessor_config.json") if not (folder / name).is_file()]
+    run = folder.resolve().parent
+    needed = [folder / "config.json", folder / "preprocessor_config.json", run / SETTINGS, run / HISTORY]
+    absent = [path for path in needed if not path.is_file()]
     if absent:
-        raise FileNotFoundError(f"{folder} has no {listed(absent)}: give a model folder, such as <run>/model")
+        raise FileNotFoundError(f"there is no {listed(absent)}: give the model folder of a run, <run>/{MODEL}")
     if not (isinstance(label, str) and label.strip()):
         raise ValueError(f"label is {label!r}; say where the ratings come from: 'RELATE ratings' or 'synthetic'")
-    if settings is None:
-        settings = json.loads(_of_run(folder, "settings.json").read_text(encoding="utf-8"))
-    if history is None:
-        history = pd.read_csv(_of_run(folder, "history.csv"))
-    need_columns(history, "history", HISTORY_COLUMNS)
-    kind, base = _setting(settings, "config", "kind"), _setting(settings, "base", "name")
-    best, model = _setting(settings, "best_epoch"), model or kind
-    rows = _results(table, model)
+    settings = read_settings(run)
+    history = pd.read_csv(run / HISTORY, float_precision="round_trip")
+    config, base, best = settings["config"], settings["base"]["name"], settings["best_epoch"]
+    model = model or config["kind"]
+    results = None if table is None else _results(table, model)
     loss = history.set_index("epoch")["validation_loss"]
     card = ModelCard.from_template(
-        _front_matter(str(kind), str(base), label, rows),
+        _front_matter(config["kind"], base, label, results),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
         title=_plain(f"Human-CLAP, {model}, fine-tuned on {label}"),
         label=_plain(label),
         synthetic=_synthetic(label),
-        kind=_plain(kind),
+        kind=_plain(config["kind"]),
         base=_plain(base),
         data=_data_rows(settings, screening),
         counts=[] if screening is None else screening.counts().reset_index().to_dict("records"),
@@ -83,8 +156,8 @@ def write_card(
         epochs=int(history["epoch"].max()),
         better=f"whose loss is {'' if loss[best] < loss[0] else '**not** '}lower than the base's",
         # The base by its name, as its path is nobody else's business.
-        config=[(_plain(name), _plain(value)) for name, value in {**settings["config"], "base": base}.items()],
-        results=[] if rows is None else [_result(row) for row in rows.to_dict("records")],
+        config=[(_plain(name), _plain(value)) for name, value in {**config, "base": base}.items()],
+        results=[] if results is None else [_result(row) for row in results.to_dict("records")],
         notes=[_plain(note) for note in notes],
         versions=_version_rows(settings),
         curve_names=[name.replace("_", " ") for name in HISTORY_COLUMNS],
@@ -95,7 +168,7 @@ def write_card(
     return folder / CARD
 
 
-def _front_matter(kind: str, base: str, label: str, rows: pd.DataFrame | None):
+def _front_matter(kind: str, base: str, label: str, results: pd.DataFrame | None):
     """What the hub reads; results are left out of its leader boards' format where the data is synthetic."""
     from huggingface_hub import EvalResult, ModelCardData
 
@@ -112,8 +185,8 @@ def _front_matter(kind: str, base: str, label: str, rows: pd.DataFrame | None):
         data["license_name"] = "see-base-model-and-ratings"
     if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", base):  # the hub refuses what is no model of its own
         data["base_model"] = base.partition("@")[0]
-    if rows is not None and not synthetic:
-        whole = rows[(rows["cell"] == "all") & rows["metric"].isin(METRICS) & rows["value"].notna()]
+    if results is not None and not synthetic:
+        whole = results[(results["cell"] == "all") & results["metric"].isin(METRICS) & results["value"].notna()]
         task = {"task_type": "audio-text-relevance", "dataset_type": "relate", "dataset_name": label}
         values = {METRICS[row.metric]: round(float(row.value), 4) for row in whole.itertuples()}
         if values:
@@ -122,9 +195,7 @@ def _front_matter(kind: str, base: str, label: str, rows: pd.DataFrame | None):
     return ModelCardData(**data)
 
 
-def _results(table: pd.DataFrame | None, model: str) -> pd.DataFrame | None:
-    if table is None:
-        return None
+def _results(table: pd.DataFrame, model: str) -> pd.DataFrame:
     need_columns(table, "table", TABLE_COLUMNS)
     rows = table[table["model"] == model]
     if rows.empty:
@@ -148,29 +219,22 @@ def _result(row: dict) -> dict:
 
 
 def _data_rows(settings: dict, screening: Screening | None) -> list[tuple[str, str]]:
-    config, rows = settings["config"], []
+    config, data, rows = settings["config"], settings["data"], []
     if screening is not None:
         rule = (
             f"listeners whose mean rating of the mismatched anchors is above {screening.max_anchor_mean:g} (0-10) are "
             f"left out: {len(screening.removed):,} of {len(screening.kept) + len(screening.removed):,}"
         )
         rows.append(("screening", rule))
-    split = f"split by {_setting(config, 'split_by')}, seed {_setting(config, 'split_seed')}"
-    rows.append(("training and validation", _plain(split)))
+    rows.append(("training and validation", f"split by {config['split_by']}, seed {config['split_seed']}"))
     for part, name in (("train", "training"), ("validation", "validation")):
-        found = _setting(settings, "data", part)
-        rows.append(
-            (f"{name} pairs", f"{_setting(found, 'pairs'):,} (sha256 {_plain(_setting(found, 'sha256'))[:16]}…)")
-        )
-    shared = settings["data"].get("shared", {})
-    rows.append(("in both of these", listed(f"{_plain(name)} {count}" for name, count in shared.items())))
-    return rows
+        rows.append((f"{name} pairs", f"{data[part]['pairs']:,} (sha256 {data[part]['sha256'][:16]}…)"))
+    return [*rows, ("in both of these", listed(f"{name} {count}" for name, count in data["shared"].items()))]
 
 
 def _version_rows(settings: dict) -> list[tuple[str, str]]:
     base = {f"base, {name}": value for name, value in settings["base"].items() if name.endswith("sha256")}
-    where = {name: settings[name] for name in ("device", "threads") if name in settings}
-    rows = {**base, **where, **_setting(settings, "versions")}
+    rows = base | {name: settings[name] for name in ("device", "threads")} | settings["versions"]
     return [(_plain(name), _plain(value)) for name, value in rows.items()]
 
 
@@ -207,19 +271,3 @@ def _plain(value: object) -> str:
 
 def _number(value: object) -> str:
     return "–" if value is None or pd.isna(value) else f"{float(value):.3f}"
-
-
-def _setting(settings: dict, *path: str):
-    found = settings
-    for name in path:
-        if not isinstance(found, dict) or found.get(name) is None:
-            raise ValueError(f"the settings have no {'.'.join(path)}: {_OF_RUN}")
-        found = found[name]
-    return found
-
-
-def _of_run(folder: Path, name: str) -> Path:
-    path = folder.resolve().parent / name
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there: {_OF_RUN}")
-    return path
