@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -240,3 +243,15 @@ def test_holm_by_hand():
     assert np.isnan(holm([np.nan])).all() and len(holm([])) == 0
     with pytest.raises(ValueError, match="p-values from 0 to 1"):
         holm([1.2])
+
+
+@pytest.mark.slow
+def test_intervals_cover_and_the_test_errs_as_often_as_it_says():
+    """200 studies of 160 captions: bounds are the nominal rate ± 3 binomial standard errors of 200 studies."""
+    script = Path(__file__).resolve().parent.parent / "benchmarks" / "interval_coverage.py"
+    simulation = SimpleNamespace(**runpy.run_path(str(script)))
+    found = simulation.simulate(160, 200, 500, simulation.truth(500_000), seed=2).set_index("unit")
+    slack = 3 * np.sqrt(0.95 * 0.05 / 200)
+    assert found.loc["captions", "covered"].between(0.95 - slack, 0.95 + slack).all()
+    assert (found.loc["pairs", "covered"] < 0.95 - slack).all()  # too narrow: the clips of a caption are alike
+    assert found.loc["captions", "wrong"].between(0.05 - slack, 0.05 + slack).all()

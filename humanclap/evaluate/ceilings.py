@@ -1,14 +1,15 @@
 """Ceilings of Tables I to III: how well a perfect score would do in each cell, on its own pairs and raters.
 
-Ceilings of ranks come from a simulation: an ordered probit fitted by moments. In each system (those with fewer than 30 pairs together) pair i has a latent quality θ_i ~ N(0, 1), listener j
-hears √ρ · θ_i + √(1 - ρ) · ε_ij, and gives the rating in whose interval that falls; the intervals cut the normal
-distribution at the ratings' own shares (so heaps on 0, 2, 5, 8 and 10 are kept), and ρ is the value at which two
-ratings of one pair correlate as they do in the data. A pair's TRUE VALUE is its expected rating given θ_i, the mean of
-endless ratings. Pairs with the real numbers of raters are then simulated, and a perfect score is the true value.
+Ceilings of ranks come from a simulation: an ordered probit fitted by moments. In each system (those with fewer than 30
+pairs together) pair i has a latent quality θ_i ~ N(0, 1), listener j hears √ρ · θ_i + √(1 - ρ) · ε_ij, and gives the
+rating in whose interval that falls; the intervals cut the normal distribution at the ratings' own shares (so heaps on
+0, 2, 5, 8 and 10 are kept), and ρ is the value at which two ratings of one pair correlate as they do in the data. A
+pair's TRUE VALUE is its expected rating given θ_i, the mean of endless ratings. Pairs with the real numbers of raters
+are then simulated, and a perfect score is the true value.
 
 What this misses: quality that is not normal within a system. Where it has two peaks (clips either match or do not),
-ceilings of SRCC were off by up to 0.05 over all pairs (KTAU: 0.07) and up to 0.24 in Table III's cells, as the cut at 5 then falls into the
-gap between the peaks (benchmarks/ceilings.md). A listener's own habits count as noise.
+ceilings of SRCC were off by up to 0.05 over all pairs (KTAU: 0.07) and up to 0.24 in Table III's cells, as the cut at 5
+then falls into the gap between the peaks (benchmarks/ceilings.md). A listener's own habits count as noise.
 """
 
 from __future__ import annotations
