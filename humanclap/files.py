@@ -47,14 +47,6 @@ def expanded(path: str | os.PathLike) -> Path:
         raise OSError(f"{path}: there is no home folder here (HOME is not set); write the path out") from error
 
 
-def is_regular(path: str | os.PathLike) -> bool:
-    """Whether there is a regular file at `path` (links are followed); nothing is opened."""
-    try:
-        return stat.S_ISREG(os.stat(path).st_mode)
-    except (OSError, ValueError):
-        return False
-
-
 def require_regular(path: str | os.PathLike, error: type[Exception] = OSError) -> None:
     """Raise `error` for a folder, named pipe, socket or device; FileNotFoundError where there is nothing.
 
@@ -62,8 +54,9 @@ def require_regular(path: str | os.PathLike, error: type[Exception] = OSError) -
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {path}")
-    if not is_regular(path):
-        raise error(f"{path} is {_KINDS.get(stat.S_IFMT(os.stat(path).st_mode), 'not a file')}; it must be a file")
+    kind = stat.S_IFMT(os.stat(path).st_mode)
+    if kind != stat.S_IFREG:
+        raise error(f"{path} is {_KINDS.get(kind, 'not a file')}; it must be a file")
 
 
 # --- hashes ---------------------------------------------------------------------------------------------
@@ -135,26 +128,21 @@ def writing(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
         for file in sorted(fresh.rglob("*")) if folder else [fresh]:
             if file.is_file():
                 file.chmod(mode)
-            flush(file)
+            _flush(file)
         if folder:
-            flush(fresh)
-            place_folder(fresh, target)
+            _flush(fresh)
+            _place_folder(fresh, target)
         else:
             os.replace(fresh, target)
-            flush(target.parent)
+            _flush(target.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True) if folder else fresh.unlink(missing_ok=True)
 
 
-def write_bytes(path: str | os.PathLike, content: bytes) -> None:
-    """Write a file whole or not at all (see `writing`)."""
-    with writing(path) as fresh:
-        fresh.write_bytes(content)
-
-
 def write_text(path: str | os.PathLike, text: str) -> None:
-    """`write_bytes` of a text in UTF-8, line ends as they are."""
-    write_bytes(path, text.encode())
+    """Write a text in UTF-8 whole or not at all (see `writing`), line ends as they are."""
+    with writing(path) as fresh:
+        fresh.write_bytes(text.encode())
 
 
 def is_stream(path: str | os.PathLike) -> bool:
@@ -186,7 +174,7 @@ def require_writable(path: str | os.PathLike, name: str = "") -> None:
         raise type(error)(f"{label} can't be written: {error.strerror}; give a place where you may write") from error
 
 
-def flush(path: str | os.PathLike) -> None:
+def _flush(path: str | os.PathLike) -> None:
     """Have the system put a file, or the names in a folder, on the disk (where the file system can)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -220,14 +208,7 @@ def lock(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
 # --- folders ----------------------------------------------------------------------------------------
 
 
-def flush_folder(folder: Path) -> None:
-    """`flush` every file in `folder`, and the folder."""
-    for file in sorted(folder.rglob("*")):
-        flush(file)
-    flush(folder)
-
-
-def place_folder(fresh: Path, target: Path) -> None:
+def _place_folder(fresh: Path, target: Path) -> None:
     """Put the folder `fresh`, on the disk already, in the place of `target`, which may be a folder.
 
     On Linux the two change places in one step, so a reader finds the old folder or the new one, whole, at every
@@ -243,7 +224,7 @@ def place_folder(fresh: Path, target: Path) -> None:
         os.rename(target, retired)
         os.rename(fresh, target)
         remove_folder(retired)
-    flush(target.parent)
+    _flush(target.parent)
 
 
 def remove_folder(folder: Path) -> None:
@@ -256,32 +237,6 @@ def remove_folder(folder: Path) -> None:
         os.rename(folder, hidden)
         folder = hidden
     shutil.rmtree(folder)
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[bool | None]:
-    """Keep a folder for this process, without waiting: True, or False where another process has it.
-
-    None where there are no such locks (Windows, some file systems). The system lets go of the lock when the process
-    ends, however it ends; a new name for the folder changes nothing.
-    """
-    try:
-        import fcntl
-    except ImportError:  # Windows
-        yield None
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            mine = True
-        except BlockingIOError:
-            mine = False
-        except OSError:  # a file system without locks
-            mine = None
-        yield mine
-    finally:
-        os.close(descriptor)
 
 
 def _exchange(one: Path, other: Path) -> bool:

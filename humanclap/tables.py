@@ -227,15 +227,17 @@ def _from_rows(path: Path, error, rows: list[list[str]], lines: list[int]) -> Ta
                 f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns; write the line "
                 "whole, a text with a comma in it between quotes, and no row names (in R: row.names = FALSE)"
             )
-    longer = [row for row in rows if len(row) > len(header)]
-    if longer and len(longer) == len(rows) and len({row[0] for row in rows if row[0].strip().isdecimal()}) == len(rows):
+    width = max((len(row) for row in rows), default=0)
+    if width > len(header) and len({row[0] for row in rows if len(row) == width and row[0].strip().isdecimal()}) == len(
+        rows
+    ):
         raise error(
-            f"{path}, line {lines[0]}: {len(rows[0])} fields where the header has {len(header)} columns, and the first "
+            f"{path}, line {lines[0]}: {width} fields where the header has {len(header)} columns, and the first "
             "one is a number in every line: if these are row names, leave them out (in R: row.names = FALSE); if not, "
             "take the delimiter at the end of the lines out"
         )
-    if longer:
-        notes.append(f"{path}: an unnamed column that is empty throughout was left out")
+    header += [""] * (width - len(header))
+    rows = [row + [""] * (width - len(row)) for row in rows]
     unnamed = [at for at, name in enumerate(header) if not name]
     for at in unnamed:
         for row, line in zip(rows, lines):
@@ -245,7 +247,8 @@ def _from_rows(path: Path, error, rows: list[list[str]], lines: list[int]) -> Ta
                     "name, or leave it out (in pandas: to_csv(..., index=False))"
                 )
     if unnamed:
-        notes.append(f"{path}: {len(unnamed)} unnamed column(s), empty throughout, were left out")
+        which = "an unnamed column that is" if len(unnamed) == 1 else f"{len(unnamed)} unnamed columns that are"
+        notes.append(f"{path}: {which} empty throughout: left out")
     named = [at for at, name in enumerate(header) if name]
     header = [header[at] for at in named]
     if twice := sorted({name for name in header if header.count(name) > 1}):
