@@ -42,6 +42,16 @@ def test_equal_raters_give_icc_1k_by_hand():
     assert (found.n_pairs, found.n_ratings, found.mean_raters, found.share_single) == (6, 24, 4, 0)
 
 
+def test_unequal_numbers_by_the_textbook():
+    groups = [[3], [7, 9], [0, 1, 4, 2, 2], [5, 8, 9]]
+    rows = [(f"{i}.wav", f"text {i}", value) for i, group in enumerate(groups) for value in group]
+    found = human_ceiling(pd.DataFrame(rows, columns=["audio", "text", "rating"]), n_resamples=0)
+    noise = sum(((np.array(group) - np.mean(group)) ** 2).sum() for group in groups) / (11 - 4)
+    n0 = (11 - (1 + 4 + 25 + 9) / 11) / 3
+    assert found.variance_residual == pytest.approx(noise)
+    assert found.variance_pair == pytest.approx((stats.f_oneway(*groups).statistic - 1) * noise / n0)
+
+
 def test_ceiling_is_what_a_perfect_predictor_reaches():
     raters = np.random.default_rng(1).integers(1, 9, size=60_000)
     ratings, truth = simulate(raters, sd_pair=2, sd_rating=2.5)

@@ -254,11 +254,8 @@ def screened_ceilings(
     files: name (REL, IS, OS) -> ratings of `load_ratings`, anchors included. screening is "before" (everybody) and
     "after" (`screen_listeners` with `max_anchor_mean`). Screening lowers the noise of a rating and the number of raters
     at once: the ceiling shows what is left of both. One row per file, screening, cell and metric (srcc, lcc): file,
-    screening, listeners (who rated test pairs), and the columns of `cell_ceilings`. ValueError: no files, a file
-    without test pairs, and as `cell_ceilings` and `screen_listeners` raise it.
+    screening, listeners (who rated test pairs), and the columns of `cell_ceilings`. ValueError: a file without test pairs, and as `cell_ceilings` and `screen_listeners` raise it.
     """
-    if not files:
-        raise ValueError('no files given: for example {"REL": load_ratings("scores/REL.csv")}')
     tables = []
     for name, ratings in files.items():
         for screening, limit in (("before", 10.0), ("after", max_anchor_mean)):

@@ -126,17 +126,12 @@ class _Table:
         """`of`: whose runs the values are of, where some of the table's models may be missing."""
         of = of or self.wide
         for name in self.wide.models:
-            row = {"model": name, "control": control}
-            if name not in of.models:
-                row |= dict.fromkeys(("value", "low", "high"), np.nan)
-                row |= {"n": 0, "n_undefined": 0, "n_seeds": 0, "seed_sd": np.nan}
-                row["note"] = "not scored with these captions"
-            else:
-                runs = of.rows(name)
-                found = Estimate.mean(values[runs], samples[runs])
-                undefined = "" if np.isfinite(found.value) else "undefined: nothing varies, or nothing is left"
-                row |= {"value": found.value, **found.row(), "n": n, "n_undefined": found.n_undefined}
-                row |= {"n_seeds": len(runs), "seed_sd": seed_sd(values[runs]), "note": note or undefined}
+            runs, row = of.rows(name), {"model": name, "control": control}
+            found = Estimate.mean(values[runs], samples[runs]) if len(runs) else Estimate(np.nan, np.empty(0))
+            undefined = "" if np.isfinite(found.value) else "undefined: nothing varies, or nothing is left"
+            row |= {"value": found.value, **found.row(), "n": n if len(runs) else 0, "n_undefined": found.n_undefined}
+            row |= {"n_seeds": len(runs), "seed_sd": seed_sd(values[runs])}
+            row["note"] = (note or undefined) if len(runs) else "not scored with these captions"
             self.rows.append(row)
 
     def to_frame(self) -> pd.DataFrame:

@@ -30,16 +30,14 @@ _LATEX = str.maketrans(
 )
 
 
-def render_table(
-    frame: pd.DataFrame, format: str, label: str, title: str | None = None, names: Mapping[str, str] | None = None
-):
+def render_table(frame: pd.DataFrame, format: str, label: str, names: Mapping[str, str] | None = None):
     """A frame of `paper_table` in the paper's wide form: one row per model, one column per cell (a metric, where there
     is one cell; both, where there are several of each), floor, ceiling and n below.
 
     frame: of `paper_table` (or read back from its CSV), with or without the column `paper` of `paper.beside`. format:
     "styler" gives a pandas Styler for a notebook; "markdown" and "latex" (a `table*` for booktabs) give text. label:
     the data behind the numbers ("RELATE ratings", "synthetic"); it is in the notes, with resamples, Holm's family, what
-    the marks mean and what is missing. title: None is the family's name. names: what models and cells are called in
+    the marks mean and what is missing. The title is the family's name. names: what models and cells are called in
     print. ValueError for another format, a missing column, no rows, or rows that are there twice.
     """
     choice(format, "format", FORMATS)
@@ -52,7 +50,7 @@ def render_table(
     frame = frame.assign(**texts)
     entries = [_entry(row, format) for row in frame.to_dict("records")]
     body = _wide(frame, entries, names, format)
-    title = title or next((family for family in frame["family"] if family), "")
+    title = next((family for family in frame["family"] if family), "")
     notes = _notes(frame, label, names)
     if format == "styler":
         return _styler(body, title, notes, frame["model"].nunique())
@@ -69,18 +67,14 @@ def render_table(
 
 
 def write_table(
-    frame: pd.DataFrame,
-    path_stem: str | Path,
-    label: str,
-    title: str | None = None,
-    names: Mapping[str, str] | None = None,
+    frame: pd.DataFrame, path_stem: str | Path, label: str, names: Mapping[str, str] | None = None
 ) -> list[Path]:
     """Write `<path_stem>.csv` (the tidy frame, with the column data = label), `.md` and `.tex`; return the paths.
 
     Each file is written whole or not at all. Raises as `render_table`, and OSError.
     """
     stem = Path(path_stem)
-    texts = {ending: render_table(frame, kind, label, title, names) for ending, kind in _TEXTS.items()}
+    texts = {ending: render_table(frame, kind, label, names) for ending, kind in _TEXTS.items()}
     stem.parent.mkdir(parents=True, exist_ok=True)
     paths = [stem.with_name(stem.name + ending) for ending in (".csv", *_TEXTS)]
     write_rows(frame.assign(data=label), paths[0], float_format="%.6g")

@@ -102,15 +102,6 @@ def near_another(within: float = 5.0, max_anchor_mean: float = 2.0) -> Rule:
     return Rule(f"another within {within:g}", anchor_rule(max_anchor_mean).judge, note, within_pair=near)
 
 
-def default_rules(with_relate: bool = True) -> list[Rule]:
-    """What `screening_rules` and `screening_agreement` compare; "no screening" comes first.
-
-    with_relate: RELATE's own rule as well, for ratings that have its column.
-    """
-    own = [relate_rule()] if with_relate else []
-    return [no_screening(), anchor_rule(), *own, z_scores(), near_another()]
-
-
 @dataclass(frozen=True)
 class _Panels:
     """Ratings of the wanted pairs, sorted: pair [N] (0 … P - 1), everybody's ratings [N] and what each rule leaves [N].
@@ -129,7 +120,8 @@ class _Panels:
         """Apply each rule to all `ratings` (anchors among them), then keep the pairs that are `wanted` (None: all)."""
         need_columns(ratings, "ratings", (*PAIR, "listener", "rating", "is_anchor"))
         if rules is None:
-            rules = default_rules("relate_split" in ratings and not (ratings["relate_split"] == "").any())
+            own = "relate_split" in ratings and not (ratings["relate_split"] == "").any()
+            rules = [no_screening(), anchor_rule(), *([relate_rule()] if own else []), z_scores(), near_another()]
         names = [rule.name for rule in rules]
         if not names or len(set(names)) < len(names):
             raise ValueError(f"rules must be at least one, each with a name of its own, not {names}")
@@ -216,7 +208,8 @@ def screening_rules(
         ratings: all ratings with their anchors, as `relate.load_ratings` gives them, of both splits: listeners are
             judged by all that they rated. The pairs to look at are those of `scores`.
         scores: one row per pair: audio, text, clap_score.
-        rules: None: `default_rules`. The first is what the others are compared with.
+        rules: None: no screening, the paper's, RELATE's own (for ratings with its column), z-scores and a rating near
+            another. The first is what the others are compared with.
         n_raters: raters per pair in the second way.
         n_draws: draws of raters; `value` is the mean SRCC over them, each resample averages a few.
 
@@ -269,7 +262,7 @@ def screening_agreement(
 
     Args:
         ratings: all ratings with their anchors, as `relate.load_ratings` gives them, both splits.
-        rules: None: `default_rules`. The first is what the others are compared with.
+        rules: as in `screening_rules`.
         pairs: audio, text of the pairs that agreement is looked at on (the test pairs); None: all.
 
     Returns:
