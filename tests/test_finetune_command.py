@@ -183,6 +183,12 @@ def test_ratings_that_are_all_equal_warn_and_have_no_srcc(place, tmp_path, capsy
         (("--validation", "nowhere.csv"), "there is no file nowhere.csv"),
         (("--config", "bad.yaml"), "bad.yaml: unknown setting epoch; allowed: .*epochs"),
         (("--config", "old.yaml"), "old.yaml: drop_path: gone in 0.3"),
+        (("--config", "nowhere.yaml"), "there is no file nowhere.yaml"),
+        (("--config", "broken.yaml"), "broken.yaml is no YAML file: while parsing .*line 2"),
+        (("--config", "list.yaml"), "list.yaml: it must map names of settings to values"),
+        (("--out", "old.yaml"), "old.yaml is a file; give the name of a folder"),
+        (("--audio-root", "nowhere"), "of .* audio files are not there, the first is nowhere"),
+        (("--base", "nope"), "unknown CLAP 'nope'"),
         (("--drop-path", "0.1"), "No such option"),
         (("--n-train", "2.5"), "n_train must be a whole number of pairs or a share below 1"),
         (("--resume", "--overwrite"), "give one of them"),
@@ -192,6 +198,8 @@ def test_what_is_wrong_is_named_in_one_line(place, tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text("epoch: 3\n")
     (tmp_path / "old.yaml").write_text("drop_path: 0.1\n")
+    (tmp_path / "broken.yaml").write_text("{bad: [\n")
+    (tmp_path / "list.yaml").write_text("- 3\n")
     assert main(arguments(place, place / "pairs.csv", tmp_path / "out", *more)) == 2
     error = capsys.readouterr().err
     assert pd.Series([error]).str.contains(says)[0] and error.count("\n") == 1

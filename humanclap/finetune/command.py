@@ -13,7 +13,7 @@ import pandas as pd
 
 from humanclap import evaluate
 from humanclap.checks import listed
-from humanclap.files import expanded
+from humanclap.files import expanded, require_regular
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import split_pairs
 from humanclap.finetune.result import FinetuneResult, write_card
@@ -117,9 +117,7 @@ def finetune_table(
     Raises what `read_pairs`, `FinetuneConfig` and `finetune` raise, each message naming what to change.
     """
     if config is not None:
-        import yaml
-
-        settings = (yaml.safe_load(expanded(config).read_text("utf-8")) or {}) | settings
+        settings = _read_settings(config) | settings
     chosen = FinetuneConfig.from_dict(settings, str(config) if config is not None else "settings")
     table, notes = read_pairs(pairs, scale)
     if validation is not None:
@@ -156,6 +154,19 @@ def finetune_table(
     for line in [*reached, f"model: {result.checkpoint}", f"score with it: {shlex.join(map(str, command))}"]:
         say(line)
     return result
+
+
+def _read_settings(config: str | os.PathLike) -> dict:
+    import yaml
+
+    require_regular(expanded(config))
+    try:
+        settings = yaml.safe_load(expanded(config).read_text("utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{config} is no YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(settings, dict):
+        raise TypeError(f"{config}: it must map names of settings to values, such as 'epochs: 10'")
+    return settings
 
 
 def _reached(result: FinetuneResult, train: pd.DataFrame, validate: pd.DataFrame) -> list[str]:

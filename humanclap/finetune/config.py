@@ -107,10 +107,8 @@ class FinetuneConfig:
     def from_dict(cls, settings: dict, source: str) -> FinetuneConfig:
         """The configuration that `settings` by name give; `source` begins the message of an error.
 
-        Raises ValueError for a name that is no setting, or that version 0.3 has removed, TypeError for no dict.
+        Raises ValueError for a name that is no setting, or that version 0.3 has removed.
         """
-        if not isinstance(settings, dict):
-            raise TypeError(f"{source}: it must map names of settings to values, such as 'epochs: 10'")
         gone = [name for name in settings if name in GONE]
         if gone:
             raise ValueError(f"{source}: {', '.join(gone)}: gone in 0.3; leave it out")

@@ -277,3 +277,11 @@ def _add(sums: dict[str, torch.Tensor], terms: dict[str, torch.Tensor], n_pairs:
 
 def _means(sums: dict[str, torch.Tensor], n_pairs: int) -> dict[str, float]:
     return {name: float(total) / n_pairs for name, total in sums.items()}
+
+
+def named_terms(prefix: str, means: dict[str, float]) -> dict[str, float]:
+    """The loss and its two kinds of term under fixed names, NaN for what this loss does not have."""
+    contrastive = means.get("wsce", means.get("sce", math.nan))
+    regression = means.get("mse", means.get("mae", math.nan))
+    loss = means.get("loss", math.nan)
+    return {f"{prefix}loss": loss, f"{prefix}contrastive": contrastive, f"{prefix}regression": regression}

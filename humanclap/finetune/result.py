@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from humanclap.relate import Screening
 
-HISTORY, SCORES, SETTINGS, MODEL, CARD = "history.csv", "validation.csv", "settings.json", "model", "README.md"
+CHECKPOINT, HISTORY, SCORES, SETTINGS = "checkpoint.pt", "history.csv", "validation.csv", "settings.json"
+MODEL, CARD = "model", "README.md"
 FINISHED = "finished"
 TEMPLATE = Path(__file__).with_name("card.md")
 HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_srcc", "temperature")
@@ -68,7 +69,7 @@ class FinetuneResult:
         settings = read_settings(folder)
         if settings is None or settings["status"] != FINISHED:
             raise CheckpointError(f"{folder} holds no finished fine-tuning: resume=True goes on with it")
-        history = pd.read_csv(folder / HISTORY, float_precision="round_trip")
+        history = _read_history(folder)
         scores = pd.DataFrame(read_table(folder / SCORES).columns)  # of text, as a DataFrame that was never written
         numbers = dict.fromkeys(("target", "base_clap_score", "clap_score"), float)
         return cls(config, history, settings["best_epoch"], scores.astype(numbers), folder / MODEL, settings)
@@ -90,6 +91,16 @@ class FinetuneResult:
         return bool(loss[self.best_epoch] < loss[0])
 
 
+def require_no_run(folder: Path) -> None:
+    """Raise FileExistsError if a run lies in `folder`."""
+    found = [name for name in (SETTINGS, HISTORY, MODEL, CHECKPOINT) if (folder / name).exists()]
+    if found:
+        raise FileExistsError(
+            f"{folder} already holds a fine-tuning ({', '.join(found)}): give another output_dir, "
+            "resume=True to go on with it, or overwrite=True to replace it"
+        )
+
+
 def read_settings(folder: Path) -> dict | None:
     """A run's settings.json, or None where there is none. Raises CheckpointError for a damaged one."""
     try:
@@ -98,6 +109,13 @@ def read_settings(folder: Path) -> dict | None:
         return None
     except ValueError as error:
         raise CheckpointError(f"{folder / SETTINGS} can't be read ({error}); overwrite=True begins anew") from error
+
+
+def _read_history(folder: Path) -> pd.DataFrame:
+    """A run's history.csv, each number as it was."""
+    columns = read_table(folder / HISTORY).columns
+    numbers = {name: [float(value or "nan") for value in values] for name, values in columns.items()}
+    return pd.DataFrame(numbers).astype({"epoch": int})
 
 
 # --- the model card -------------------------------------------------------------------------------------
@@ -137,7 +155,7 @@ def write_card(
     if not (isinstance(label, str) and label.strip()):
         raise ValueError(f"label is {label!r}; say where the ratings come from: 'RELATE ratings' or 'synthetic'")
     settings = read_settings(run)
-    history = pd.read_csv(run / HISTORY, float_precision="round_trip")
+    history = _read_history(run)
     config, base, best = settings["config"], settings["base"]["name"], settings["best_epoch"]
     model = model or config["kind"]
     results = None if table is None else _results(table, model)

@@ -26,8 +26,9 @@ from humanclap.evaluate import correlations
 from humanclap.files import expanded, lock, remove_folder, write_text, writing
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import PairData, check_pairs, prepare, repeated_captions
-from humanclap.finetune.loop import NonFiniteLoss, Trainer, choose_precision, reproducible, small_on_cpu
+from humanclap.finetune.loop import NonFiniteLoss, Trainer, choose_precision, named_terms, reproducible, small_on_cpu
 from humanclap.finetune.result import (
+    CHECKPOINT,
     FINISHED,
     HISTORY,
     MODEL,
@@ -36,10 +37,11 @@ from humanclap.finetune.result import (
     CheckpointError,
     FinetuneResult,
     read_settings,
+    require_no_run,
     write_card,
 )
 
-CHECKPOINT, RUNNING = "checkpoint.pt", "running"
+RUNNING = "running"
 PACKAGES = ("torch", "transformers", "numpy", "pandas", "safetensors")
 _NOT_COMPARED = ("base", "n_train", "split_by", "split_seed", "precision")
 """Settings that say where base and pairs came from, or what the device makes of them: all are compared by content."""
@@ -84,7 +86,7 @@ def finetune(
     process trains in the folder, OSError where an epoch can't be saved, saying what is whole; and NonFiniteLoss
     when the loss becomes NaN or infinite: the best model until then stays in `output_dir` and in the error's `result`.
     """
-    folder = _open_folder(output_dir, overwrite, resume)
+    folder = _folder_of(output_dir, overwrite, resume)
     clap = open_base(base or config.base, device)
     place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
     precision = choose_precision(config.precision, place)
@@ -135,20 +137,10 @@ def open_base(base, device: str):
     return base
 
 
-def require_no_run(folder: Path) -> None:
-    """Raise FileExistsError if a run lies in `folder`."""
-    found = [name for name in (SETTINGS, HISTORY, MODEL, CHECKPOINT) if (folder / name).exists()]
-    if found:
-        raise FileExistsError(
-            f"{folder} already holds a fine-tuning ({', '.join(found)}): give another output_dir, "
-            "resume=True to go on with it, or overwrite=True to replace it"
-        )
-
-
 # --- before the first epoch -----------------------------------------------------------------------------
 
 
-def _open_folder(output_dir, overwrite: bool, resume: bool) -> Path | None:
+def _folder_of(output_dir, overwrite: bool, resume: bool) -> Path | None:
     if overwrite and resume:
         raise ValueError("resume=True goes on with a run and overwrite=True replaces it: give one of them")
     if output_dir is None:
@@ -156,14 +148,16 @@ def _open_folder(output_dir, overwrite: bool, resume: bool) -> Path | None:
             raise ValueError("resume=True needs an output_dir")
         return None
     folder = expanded(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give the name of a folder for this run")
     if not (overwrite or resume):
         require_no_run(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     return folder
 
 
 @contextmanager
 def _locked(folder: Path) -> Iterator[None]:
+    folder.mkdir(parents=True, exist_ok=True)
     try:
         with lock(folder / ".lock", wait=False):
             yield
@@ -239,12 +233,12 @@ def _found(folder: Path, settings: dict) -> tuple[bool, dict | None]:
             ) from error
     if before is None:
         return False, None
-    if other := _changed(before, settings, _identity):
+    if other := _changed(_identity(before), _identity(settings)):
         raise CheckpointError(
             f"{path if saved else folder} is of another fine-tuning: {'; '.join(other)}. Nothing was changed there; "
             "give another output_dir, or overwrite=True to replace it"
         )
-    if saved and (changed := _changed(before, settings, _conditions)):
+    if saved and (changed := _changed(_conditions(before), _conditions(settings))):
         warnings.warn(
             f"{path} was trained with {' and '.join(changed)}: the run goes on, and may not end bit-equal to one that "
             "was never stopped",
@@ -271,14 +265,13 @@ def _conditions(settings: dict) -> dict[str, object]:
     return {"threads": settings["threads"], "torch": settings["versions"]["torch"]}
 
 
-def _changed(before: dict, now: dict, of_settings) -> list[str]:
+def _changed(old: dict, new: dict) -> list[str]:
     """Such as "learning_rate 0.001, now 0.002"."""
 
     def short(value: object) -> str:
         text = str(value)
         return text if len(text) <= 40 else f"{text[:16]}…"
 
-    old, new = of_settings(before), of_settings(now)
     return [f"{name} {short(old.get(name))}, now {short(new[name])}" for name in new if old.get(name) != new[name]]
 
 
@@ -389,9 +382,9 @@ class _Run:
             warnings.warn(f"the validation SRCC does not exist in epoch {epoch}: {why}", stacklevel=5)
         return {
             "epoch": epoch,
-            **_named("train_", trained),
+            **named_terms("train_", trained),
             "negative_share": trained.get("negative_share", math.nan),
-            **_named("validation_", validated),
+            **named_terms("validation_", validated),
             "validation_negative_share": validated["negative_share"],
             "validation_srcc": srcc,
             "temperature": self.trainer.temperature,
@@ -452,11 +445,3 @@ class _Run:
             settings=self.settings,
             in_memory=model,
         )
-
-
-def _named(prefix: str, means: dict[str, float]) -> dict[str, float]:
-    """The loss and its two kinds of term under fixed names, NaN for what this loss does not have."""
-    contrastive = means.get("wsce", means.get("sce", math.nan))
-    regression = means.get("mse", means.get("mae", math.nan))
-    loss = means.get("loss", math.nan)
-    return {f"{prefix}loss": loss, f"{prefix}contrastive": contrastive, f"{prefix}regression": regression}

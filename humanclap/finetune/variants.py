@@ -19,8 +19,8 @@ from humanclap.checks import whole_number
 from humanclap.files import expanded
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import PairData, prepare
-from humanclap.finetune.result import FINISHED, FinetuneResult, read_settings
-from humanclap.finetune.train import finetune, open_base, require_no_run
+from humanclap.finetune.result import FINISHED, FinetuneResult, read_settings, require_no_run
+from humanclap.finetune.train import finetune, open_base
 from humanclap.losses import KINDS
 
 Runs = dict[tuple[str, int], tuple[FinetuneConfig, Path]]  # by (kind, seed): configuration and folder
