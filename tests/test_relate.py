@@ -105,13 +105,8 @@ def test_the_questionnaire_loads_in_words(whole_relate_root, real_ratings):
 # --- a bad file ---
 
 BAD = {
-    "rating 11": (
-        LINE.replace(",8,", ",11,"),
-        "'11' is not allowed; a rating is a whole number from 0 to 10",
-    ),
     "rating -1": (LINE.replace(",8,", ",-1,"), "'-1' is not allowed"),
     "rating 4.5": (LINE.replace(",8,", ",4.5,"), "'4.5' is not allowed"),
-    "rating text": (LINE.replace(",8,", ",good,"), "column 'score': 'good'"),
     "rating empty": (LINE.replace(",8,", ",,"), "column 'score': ''"),
     "rating full-width": (LINE.replace(",8,", ",８,"), "'８' is not allowed"),
     "test clip in train": (LINE.replace("False,test", "False,train"), "'train' for the clip tango/test/1.wav"),
@@ -119,19 +114,14 @@ BAD = {
     "rating nan": (LINE.replace(",8,", ",nan,"), "column 'score': 'nan'"),
     "caption empty": (LINE.replace("A dog barks", " "), "column 'text'.*caption must not be empty"),
     "file name empty": (LINE.replace("/tango/test/1.wav", ""), "column 'wavname'.*must not be empty"),
-    "listener empty": (LINE.replace("0007", ""), "column 'listener_id'"),
-    "anchor label": (LINE.replace("False", "perhaps"), "column 'anchor label': 'perhaps'.*True or False"),
-    "path up": (LINE.replace("/tango/test/1.wav", "/tango/../../etc/passwd"), "must stay below RELATE_wave"),
     "path absolute": (LINE.replace("/tango/test", "//tango/test"), "must stay below RELATE_wave"),
     "path backslash": (
         LINE.replace("/tango/test/1.wav", r"\tango\test\1.wav"),
         "must stay below RELATE_wave",
     ),
-    "system unknown": (LINE.replace("/tango/", "/stable/"), "audiocaps, audioldm, audioldm2, tango, tango2"),
     "split unknown": (LINE.replace("/test/", "/dev/"), "train/test"),
     "no folder": (LINE.replace("/tango/test/", ""), "/<system>/<split>/<file>"),
     "split of RELATE": (LINE.replace("False,test", "False,dev"), "column 'in RELATE dataset': 'dev'"),
-    "too few fields": ("/tango/test/1.wav,A dog barks,8", "3 fields where the header has 8 columns"),
     "too many fields": (LINE + ",more", "9 fields where the header has 8"),
 }
 
@@ -145,25 +135,6 @@ def test_a_bad_line_is_named_with_what_is_allowed(tmp_path, case):
     assert f"{path}, line {4 if case == 'line break in a path' else 3}" in str(error.value)
 
 
-def test_the_bad_line_is_counted_right_behind_a_caption_of_two_lines(tmp_path):
-    path = write(tmp_path, ANCHOR.replace("A bell rings", '"A bell\nrings"'), BAD["rating 11"][0])
-    with pytest.raises(relate.RatingsError, match="line 4, column 'score'"):
-        relate.load_ratings(path)
-
-
-@pytest.mark.parametrize("column", ["wavname", "text", "score", "listener_id", "anchor label"])
-def test_a_missing_column_is_named(tmp_path, column):
-    with pytest.raises(relate.RatingsError, match=f"no column '{column}'"):
-        relate.load_ratings(write(tmp_path, LINE, header=HEADER.replace(column, "other")))
-
-
-def test_a_duplicated_rating_is_named_with_both_lines(tmp_path):
-    with pytest.raises(
-        relate.RatingsError, match="line 4: listener 0007 has rated tango/test/1.wav.*already on line 2"
-    ):
-        relate.load_ratings(write(tmp_path, LINE, ANCHOR, LINE.replace(",8,", ",3,")))
-
-
 def test_a_pair_in_two_of_relates_splits_is_refused_but_excluded_beside_one_is_not(tmp_path):
     other = LINE.replace("0007", "0008")
     with pytest.raises(relate.RatingsError, match="line 3.*is in test and validation"):
@@ -171,51 +142,21 @@ def test_a_pair_in_two_of_relates_splits_is_refused_but_excluded_beside_one_is_n
     assert len(relate.load_ratings(write(tmp_path, LINE, other.replace("False,test", "False,excluded")))) == 2
 
 
-@pytest.mark.parametrize(
-    "content, message",
-    [
-        (b"", "is empty"),
-        (HEADER.encode() + b"\n", "has a header and no ratings"),
-        (bytes(range(256)) * 20, "not a table of"),
-        ((HEADER + "\n" + LINE.replace("A dog", "A \0 dog")).encode(), "NUL bytes"),
-        ((HEADER + "\n" + LINE).encode("utf-16"), "not a table of"),
-        (b"\x00\x01\x02,\x00\n" * 5, "not a table of|missing column"),
-        (b"PK\x03\x04" + bytes(range(128, 256)), "not a table of"),
-        ((HEADER + ",text\n" + LINE + ",x").encode(), "'text' is there more than once"),
-    ],
-)
-def test_a_file_of_another_kind_is_refused(tmp_path, content, message):
-    path = tmp_path / "REL.csv"
-    path.write_bytes(content)
-    with pytest.raises(relate.RatingsError, match=message) as error:
-        relate.load_ratings(path)
-    assert str(path) in str(error.value)
-
-
-def test_no_file_and_a_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match="nothing.csv is not there"):
-        relate.load_ratings(tmp_path / "nothing.csv")
-    with pytest.raises(FileNotFoundError, match="is a folder"):
-        relate.load_ratings(tmp_path)
-
-
 def test_values_in_other_spellings_are_read_as_what_they_are(tmp_path):
-    path = write(tmp_path, LINE.replace(",8,", ",8.0,").replace("False", "FALSE"), "", ANCHOR)
+    line = LINE.replace(",8,", ",8.0,").replace("False", "FALSE").replace("A dog barks", " A dog barks ")
+    path = write(tmp_path, "", line, "  ", ",,,,,,,", ANCHOR)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     ratings = relate.load_ratings(path)
-    assert ratings["rating"].tolist() == [8, 1]
-    assert ratings["is_anchor"].tolist() == [False, True]
+    assert ratings["rating"].tolist() == [8, 1] and ratings["is_anchor"].tolist() == [False, True]
+    assert ratings["text"].tolist() == ["A dog barks", "A bell rings"]
 
 
-def test_spaces_around_values_and_blank_lines_do_not_matter(tmp_path):
-    path = write(tmp_path, "", LINE.replace("A dog barks", " A dog barks "), "  ", ",,,,,,,", ANCHOR)
-    assert relate.load_ratings(path)["text"].tolist() == ["A dog barks", "A bell rings"]
-
-
-@pytest.mark.parametrize("path", [None, 3, b"REL.csv"])
-def test_something_that_is_no_path_is_refused(path):
-    with pytest.raises(TypeError, match="must be a path"):
-        relate.load_ratings(path)
+def test_a_folder_and_something_that_is_no_path_are_refused(tmp_path):
+    with pytest.raises(FileNotFoundError, match="is a folder"):
+        relate.load_ratings(tmp_path)
+    for path in (None, 3, b"REL.csv"):
+        with pytest.raises(TypeError, match="must be a path"):
+            relate.load_ratings(path)
 
 
 # --- wrong tables -----------------------------------------------------------------------------------------------------
@@ -326,11 +267,6 @@ def test_pairs_by_hand():
     assert pairs["rating_std"][1] == pytest.approx(13**0.5)
     shuffled = relate.aggregate_pairs(make(rows[::-1]))
     pd.testing.assert_frame_equal(pairs, shuffled)
-
-
-def test_anchors_among_the_ratings_are_refused(real_ratings):
-    with pytest.raises(ValueError, match="4110 of 28770 ratings are anchors"):
-        relate.aggregate_pairs(real_ratings)
 
 
 # --- training and validation ---
