@@ -29,11 +29,9 @@ import numpy as np  # noqa: E402
 import pandas as pd  # noqa: E402
 
 from humanclap import demo, evaluate, finetune, load_clap, relate, score_pairs  # noqa: E402
-from humanclap.demo.standins import CURVE_FILE  # noqa: E402
 
 SEEDS = (0, 1, 2)
 BASE, TRAINED, PERMUTED, UNRATED = "LAION stand-in", "wSCE+MAE", "wSCE+MAE, ratings permuted", "SCE, no ratings"
-OTHER_BASE = "MS stand-in"
 SWAPPED = "wSCE+MAE, captions swapped"
 # As notebook 03 trains; chosen on the validation pairs of corpora 10 and 11 (see the end of demo_controls.md).
 N_TRAIN = 0.8
@@ -41,7 +39,6 @@ SETTINGS = {"epochs": 12, "learning_rate": 3e-4, "batch_size": 16}
 MAX_ANCHOR_MEAN = 2.0
 NEEDED_GAIN = 0.10
 PERMUTATION_STREAM = 7
-NAMING_CLIPS, NAMING_SEED = 10, 1
 RESAMPLES = 2000
 TABLE = Path(__file__).with_suffix(".md")
 NOTES = """\
@@ -85,11 +82,7 @@ class Study:
         _say(f"corpus seed {seed}: corpus and stand-ins")
         self.corpus = demo.make_corpus(self.folder / "corpus", seed=seed)
         standins = demo.make_standins(self.folder / "claps", seed=seed, progress=False)
-        self.claps = {BASE: load_clap(standins["laion-standin"]), OTHER_BASE: load_clap(standins["msclap-standin"])}
-        self.curves = {
-            BASE: pd.read_csv(standins["laion-standin"] / CURVE_FILE),
-            OTHER_BASE: pd.read_csv(standins["msclap-standin"] / CURVE_FILE),
-        }
+        self.claps = {BASE: load_clap(standins["laion-standin"])}
         self.ratings = relate.load_ratings(self.corpus / "scores" / "REL.csv")
         pairs = relate.aggregate_pairs(relate.screen_listeners(self.ratings, MAX_ANCHOR_MEAN).ratings)
         self.test = pairs[pairs["split"] == "test"].reset_index(drop=True)
@@ -97,7 +90,9 @@ class Study:
 
     def run(self) -> Study:
         """Train the three variants, then score the test pairs with every model."""
-        data = [finetune.prepare(self.claps[BASE], pairs, self.audio_root, False) for pairs in (self.train, self.validation)]
+        data = [
+            finetune.prepare(self.claps[BASE], pairs, self.audio_root, False) for pairs in (self.train, self.validation)
+        ]
         dealt = np.random.default_rng([PERMUTATION_STREAM, self.seed]).permutation(len(self.train))
         other = self.train.assign(target=self.train["target"].to_numpy()[dealt])
         permuted = finetune.prepare(self.claps[BASE], other, self.audio_root, False)
@@ -122,19 +117,6 @@ class Study:
     @property
     def audio_root(self) -> Path:
         return self.corpus / "RELATE_wave"
-
-    def naming(self, name: str) -> float:
-        """Zero-shot naming of held-out single-event clips, as the scorer hears them."""
-        kinds, paths = [], []
-        folder = self.folder / "naming"
-        folder.mkdir(exist_ok=True)
-        for i, (waveform, kind) in enumerate(demo.single_event_clips(NAMING_SEED + self.seed, NAMING_CLIPS)):
-            kinds.append(kind)
-            paths.append(folder / f"{i}.wav")
-            _write(paths[-1], waveform)
-        captions = [demo.kind_caption(kind) for kind in demo.event_kinds()]
-        clap = self.claps[name]
-        return demo.naming_accuracy(clap.embed_audio(paths), clap.embed_text(captions), kinds)
 
     def anchor_auc(self, name: str) -> evaluate.AnchorAuc:
         """How well a score tells natural clips with their own caption from the anchors' mismatched pairs."""
@@ -161,7 +143,9 @@ class Study:
         gains = evaluate.paper_table(
             table, "system", BASE, metrics=("srcc",), n_resamples=RESAMPLES, seed=self.seed, correct=False
         )
-        return gains.set_index(["model", "cell"]).assign(low=gains["diff_low"].to_numpy(), high=gains["diff_high"].to_numpy())
+        return gains.set_index(["model", "cell"]).assign(
+            low=gains["diff_low"].to_numpy(), high=gains["diff_high"].to_numpy()
+        )
 
     def gain(self, model: str, cell: str = "all") -> pd.Series:
         """value, difference, low, high of one model against the base in one cell."""
@@ -218,15 +202,6 @@ def _report(studies: list[Study]) -> str:
         "|---|---|---|---|---|---|---|",
         *(row for study in studies for row in _score_rows(study)),
         "",
-        "## Stand-ins",
-        "",
-        "Naming: share of single-event clips named right, chance 1/16 (5 times chance: 0.31). Loss: how much the last "
-        "fifth of the pretraining curve lies below the fifth before it.",
-        "",
-        "| seed | stand-in | naming | test SRCC | loss still falling by |",
-        "|---|---|---|---|---|",
-        *(row for study in studies for row in _standin_rows(study)),
-        "",
         "## Pairs",
         "",
         *(
@@ -247,7 +222,9 @@ def _criteria_table(studies: list[Study]) -> list[str]:
     found = [study.criteria() for study in studies]
     header = "| criterion | " + " | ".join(f"seed {study.seed}" for study in studies) + " |"
     rows = [
-        f"| {name} | " + " | ".join(f"{'holds' if one[name][1] else '**misses**'}: {one[name][0]}" for one in found) + " |"
+        f"| {name} | "
+        + " | ".join(f"{'holds' if one[name][1] else '**misses**'}: {one[name][0]}" for one in found)
+        + " |"
         for name in found[0]
     ]
     return [header, "|---" * (len(studies) + 1) + "|", *rows]
@@ -266,15 +243,6 @@ def _score_rows(study: Study) -> list[str]:
     return rows
 
 
-def _standin_rows(study: Study) -> list[str]:
-    return [
-        f"| {study.seed} | {name} | {study.naming(name):.2f} | "
-        f"{evaluate.correlations(study.scores[name], study.test['target']).srcc:.3f} | "
-        f"{demo.final_improvement(study.curves[name]['train_loss']):.1%} |"
-        for name in (BASE, OTHER_BASE)
-    ]
-
-
 def _auc(study: Study, name: str) -> str:
     auc = study.anchor_auc(name)
     return f"{auc.auc:.3f} [{auc.low:.3f}, {auc.high:.3f}]"
@@ -282,12 +250,6 @@ def _auc(study: Study, name: str) -> str:
 
 def _signed(gain: pd.Series) -> str:
     return f"{gain['difference']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]"
-
-
-def _write(path: Path, waveform: np.ndarray) -> None:
-    import soundfile
-
-    soundfile.write(path, waveform, demo.SAMPLE_RATE, subtype="PCM_16")
 
 
 def _say(text: str) -> None:
