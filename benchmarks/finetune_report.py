@@ -115,13 +115,8 @@ def paper(found: dict, device: str) -> list[str]:
         note = "" if validation else " (without validation)"
         lines.append(f"| {row}{note} | {(seconds + validation) / 3600:,.3g} |")
     if device == "cuda":
-        one = found[ENGINE][0]
-        more = one["feature_bytes"] / one["clips"] * (PAPER_TRAIN + PAPER_VALIDATION - 2 * one["clips"]) / 2**20
-        peak = max(rounds["gpu_memory"] for rounds in found[ENGINE]) + more
-        lines += [
-            "",
-            f"With the features of all {PAPER_TRAIN + PAPER_VALIDATION:,} clips on the GPU: {peak:,.0f} MB at most.",
-        ]
+        peak = max(rounds["gpu_memory"] for rounds in found[ENGINE])
+        lines += ["", f"Memory of the GPU: {peak:,.0f} MB at most; features stay in main memory."]
     return [*lines, ""]
 
 
