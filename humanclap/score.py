@@ -182,6 +182,8 @@ class _Pairs:
         for row, (path, text) in enumerate(zip(paths, texts, strict=True)):
             if not isinstance(path, (str, os.PathLike)):
                 raise TypeError(f"row {row}: the audio path is {path!r}; it must be a path")
+            if not os.fspath(path):
+                raise ValueError(f"row {row}: the audio path is empty")
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"row {row}: the caption is {text!r}; it must be a text that is not empty")
             clips.setdefault(str(Path(path)), []).append(row)  # ./dog.wav is dog.wav
