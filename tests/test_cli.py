@@ -401,7 +401,7 @@ def test_screen_gives_the_papers_pairs(relate_root, tmp_path, capsys):
 def test_screen_refuses_what_is_no_ratings(relate_root, pairs, tmp_path, capsys):
     ratings, out = str(relate_root / "scores" / "REL.csv"), str(tmp_path / "out.csv")
     assert cli.main(["screen", ratings, "--max-anchor-mean", "11", "--out", out]) == 2
-    assert "max_anchor_mean is 11.0; allowed" in _one_line(capsys)
+    assert "max_anchor_mean must be a number from 0 to 10, not 11.0" in _one_line(capsys)
     for wrong in (pairs, tmp_path / "none.csv"):
         assert cli.main(["screen", str(wrong), "--out", out]) == 2
         assert "humanclap screen: error: " in _one_line(capsys)
