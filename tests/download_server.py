@@ -44,7 +44,11 @@ class Served:
         """
         siblings = []
         for name, content in files.items():
-            lfs = None if name.endswith(".json") else {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            lfs = (
+                None
+                if name.endswith(".json")
+                else {"sha256": hashlib.sha256(content).hexdigest(), "size": len(content)}
+            )
             siblings.append({"rfilename": name, "size": len(content), "lfs": lfs and {**lfs, "pointerSize": 1}})
             headers = {"X-Repo-Commit": commit, "ETag": f'"{hashlib.sha1(content).hexdigest()}"'}
             if lfs:

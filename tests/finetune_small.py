@@ -37,9 +37,9 @@ def make_clap(folder, texts, fused=False):
     tokenizer.train_from_iterator(texts, vocab_size=320, special_tokens=special, show_progress=False)
     folder.mkdir()
     tokenizer.save_model(str(folder))
-    RobertaTokenizerFast(
-        str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=40
-    ).save_pretrained(folder)
+    RobertaTokenizerFast(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=40).save_pretrained(
+        folder
+    )
     frames = SPEC * SPEC // MELS
     ClapFeatureExtractor(
         feature_size=MELS, sampling_rate=SAMPLE_RATE, max_length_s=CLIP_SECONDS, fft_window_size=256,

@@ -294,9 +294,7 @@ def mean_direction(vectors: np.ndarray) -> np.ndarray:
 # --- clips ----------------------------------------------------------------------------------------------
 
 
-def save_clips(
-    folder: Path, seconds: Sequence[float] = (0.5, 7, 10, 10.24, 25), rate: int = 16_000
-) -> list[Path]:
+def save_clips(folder: Path, seconds: Sequence[float] = (0.5, 7, 10, 10.24, 25), rate: int = 16_000) -> list[Path]:
     """Clips of tones and noise that change all the time, so that no two windows of one sound alike."""
     folder.mkdir(parents=True, exist_ok=True)
     paths = []

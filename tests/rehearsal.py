@@ -9,13 +9,13 @@ import json
 import shutil
 from pathlib import Path
 
+import full_size
 import numpy as np
 import pandas as pd
 import soundfile
 import torch
 from safetensors.torch import load_file, save_file
 
-import full_size
 from humanclap import evaluate, load_clap, relate
 
 SAMPLE_RATE = 16_000

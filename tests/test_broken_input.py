@@ -7,9 +7,9 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import pickle
 import shutil
-import os
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass

@@ -78,7 +78,9 @@ def test_a_score_table_is_the_pairs_and_what_score_pairs_says(score, pairs, fold
     pd.testing.assert_frame_equal(table[given.columns], given)
     paths = [str(clips[0] / audio) for audio in given["audio"]]
     expected = score_pairs(load_clap(folder, device="cpu"), paths, given["text"].tolist(), progress=False)
-    pd.testing.assert_frame_equal(table[expected.columns[2:]], expected[expected.columns[2:]], atol=1e-6, check_dtype=False)
+    pd.testing.assert_frame_equal(
+        table[expected.columns[2:]], expected[expected.columns[2:]], atol=1e-6, check_dtype=False
+    )
     out = capsys.readouterr().out
     assert "24 of 24 pairs scored" in out and f"mean CLAPScore {expected['clap_score'].mean():.4f}" in out
     low, high = map(float, re.search(r"95 % interval (-?[\d.]+) to (-?[\d.]+) .*5 captions", out).groups())

@@ -134,7 +134,9 @@ def test_clips_are_16_khz_mono_16_bit_of_the_right_length(small):
         info = soundfile.info(small / "RELATE_wave" / audio)
         assert (info.samplerate, info.channels, info.subtype, info.format) == (16_000, 1, "PCM_16", "WAV")
         assert info.frames == 9_600
-    assert sorted(path.name for path in (small / "RELATE_wave").iterdir()) == sorted(relate.SYSTEMS[1:] + ("audiocaps",))
+    assert sorted(path.name for path in (small / "RELATE_wave").iterdir()) == sorted(
+        relate.SYSTEMS[1:] + ("audiocaps",)
+    )
 
 
 def test_the_questionnaire_loads_in_words(small):
@@ -314,7 +316,9 @@ def nearest():
 def test_a_nearest_neighbour_names_held_out_single_events(nearest):
     held_out = list(demo.single_event_clips(12, 5, 2.0))
     right = pd.Series([nearest(x) == kind for x, kind in held_out]).groupby([kind for _, kind in held_out]).mean()
-    print(f"\nnearest neighbour: {right.mean():.3f} of {len(held_out)} held-out clips, least {right.min():.1f} of a kind")
+    print(
+        f"\nnearest neighbour: {right.mean():.3f} of {len(held_out)} held-out clips, least {right.min():.1f} of a kind"
+    )
     assert len(right) == len(demo.event_kinds()) == 16
     assert right.mean() >= 0.90 and right.min() >= 0.7
 

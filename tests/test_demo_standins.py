@@ -85,7 +85,8 @@ def test_a_folder_of_somebody_else_is_not_overwritten(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "wrong", [{"n_clips": 5}, {"epochs": 0}, {"learning_rate": -1.0}, {"batch_size": 1}, {"learning_rate": float("nan")}]
+    "wrong",
+    [{"n_clips": 5}, {"epochs": 0}, {"learning_rate": -1.0}, {"batch_size": 1}, {"learning_rate": float("nan")}],
 )
 def test_wrong_settings_are_named(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
@@ -145,7 +146,9 @@ def test_the_demos_stand_ins_are_competent(demo_runs, tmp_path, name):
     scores = corpus.score_table(clap, pairs[pairs["split"] == "test"], name)
     srcc = evaluate.correlations(scores["clap_score"], scores["target"]).srcc
     fall = demo.final_improvement(pd.read_csv(folder / standins.CURVE_FILE)["train_loss"])
-    print(f"{name}: naming {named:.2f} (chance {1 / len(names):.3f}), test SRCC {srcc:.3f}, still falling by {fall:.1%}")
+    print(
+        f"{name}: naming {named:.2f} (chance {1 / len(names):.3f}), test SRCC {srcc:.3f}, still falling by {fall:.1%}"
+    )
     assert named >= 5 / len(names)
     assert 0.2 <= srcc <= 0.6
     assert abs(fall) < 0.03

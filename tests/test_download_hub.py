@@ -100,7 +100,9 @@ def test_files_beside_one_copied_by_hand_come_to_its_folder(hub):
 
 
 def test_the_first_of_a_group_and_what_else_is_offered(hub):
-    spec = HubFiles("owner/name", (("model.safetensors", "pytorch_model.bin"),), COMMIT, optional=("vocab.json", "no.txt"))
+    spec = HubFiles(
+        "owner/name", (("model.safetensors", "pytorch_model.bin"),), COMMIT, optional=("vocab.json", "no.txt")
+    )
     hub.add_repository("owner/name", COMMIT, {"pytorch_model.bin": WEIGHTS, "vocab.json": b"{}", "other": b"other"})
     path = hub_files(spec, progress=False)
     assert {file.name for file in path.parent.iterdir()} == {"pytorch_model.bin", "vocab.json"}

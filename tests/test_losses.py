@@ -163,9 +163,7 @@ def test_the_papers_weights_are_the_default():
 def test_weighted_sce_against_a_naive_loop_on_random_pairs():
     audio, text, target = _random()
     n, scale, total = len(target), 3.7, 0.0
-    cosines = [
-        [float(a @ t) / math.sqrt(float(a @ a)) / math.sqrt(float(t @ t)) for a in audio] for t in text
-    ]
+    cosines = [[float(a @ t) / math.sqrt(float(a @ a)) / math.sqrt(float(t @ t)) for a in audio] for t in text]
     for i in range(n):
         row = sum(math.exp(scale * cosines[i][j]) for j in range(n))
         column = sum(math.exp(scale * cosines[j][i]) for j in range(n))

@@ -7,10 +7,10 @@ import shutil
 import nbformat
 import pandas as pd
 import pytest
+from test_notebooks import PROJECT, papermill
 
 from humanclap import relate
 from humanclap.losses import KINDS
-from test_notebooks import PROJECT, papermill
 
 pytestmark = pytest.mark.slow
 N_PAIRS = 60

@@ -21,9 +21,7 @@ def test_the_papers_values_are_those_of_its_tables():
 
 
 def test_the_papers_value_stands_beside_the_same_cell_only():
-    ours = pd.DataFrame(
-        {"model": ["laion-standin", "sce"], "cell": "all", "metric": "srcc", "value": [0.3, 0.2]}
-    )
+    ours = pd.DataFrame({"model": ["laion-standin", "sce"], "cell": "all", "metric": "srcc", "value": [0.3, 0.2]})
     beside = paper.beside(ours, "I")
     assert beside["paper"][0] == 0.280 and np.isnan(beside["paper"][1])
     assert beside["value"].tolist() == [0.3, 0.2] and list(beside.columns) == [*ours.columns, "paper"]

@@ -8,14 +8,14 @@ import shutil
 import subprocess
 import sys
 
+import full_size
 import nbformat
 import pandas as pd
 import pytest
-
-import full_size
 import rehearsal
-from humanclap.losses import KINDS
 from test_notebooks import PROJECT
+
+from humanclap.losses import KINDS
 
 # A step limit instead of the paper's 50 epochs of 241 steps, one seed, and few random crops.
 LIMITS = {"n_train": 16, "epochs": 1, "seeds": "[0]", "n_crops": 2, "n_crop_pairs": 12}
@@ -81,7 +81,9 @@ def test_the_released_model_is_a_row_of_test_pairs_only(run):
 
 def test_rows_and_figures_say_that_they_are_synthetic(run):
     for path in (run / "tables").glob("*.csv"):
-        assert "data" not in pd.read_csv(path) or set(pd.read_csv(path)["data"]) <= {"synthetic", "none, a drawing"}, path
+        assert "data" not in pd.read_csv(path) or set(pd.read_csv(path)["data"]) <= {"synthetic", "none, a drawing"}, (
+            path
+        )
     outputs = [output for cell in nbformat.read(run / "01_baseline_clapscore.ipynb", as_version=4).cells
                if cell.cell_type == "code" for output in cell.outputs]  # fmt: skip
     printed = "".join(output.get("text", "") for output in outputs)

@@ -231,7 +231,9 @@ def test_with_everything_in_the_cache_no_weights_are_read(folder, clap, pairs, t
 
     monkeypatch.setattr(embedder, "read_weights", refuse)
     second = load_clap(folder, device="cpu")
-    again = score_pairs(second, [*pairs[0], tmp_path / "none.wav"], [*pairs[1], "rain"], cache_dir=cache, progress=False)
+    again = score_pairs(
+        second, [*pairs[0], tmp_path / "none.wav"], [*pairs[1], "rain"], cache_dir=cache, progress=False
+    )
     pd.testing.assert_frame_equal(again.iloc[:64], table)
     assert again["status"][64] == "file not found"  # no weights are read to refuse a file
     with pytest.raises(AssertionError, match="weights were read"):
