@@ -141,9 +141,7 @@ def _decoded(path: str | os.PathLike, sample_rate: int | None, seconds: float | 
         samples = _joined(clip.blocks() if rate == clip.rate else _resampled(clip.blocks(), clip.rate, rate), n_wanted)
         clip.check()
         n_samples = min(n_wanted, math.ceil(clip.n_read * (rate / clip.rate)))
-        if (
-            len(samples) < n_samples
-        ):  # soxr may return one sample less than librosa, which then fills with zero; so do we
+        if len(samples) < n_samples:  # soxr may return one sample less; librosa then adds a zero, and so does this
             samples = np.pad(samples, (0, n_samples - len(samples)))
         return samples[:n_samples], rate
 

@@ -199,6 +199,8 @@ def test_an_empty_caption_names_its_row(clap, pairs, bad):
 
 
 def test_bad_arguments_are_refused(clap, pairs, tmp_path):
+    with pytest.raises(ValueError, match="row 2: the audio path is empty"):
+        score_pairs(clap, [*pairs[0][:2], "", *pairs[0][3:]], pairs[1], progress=False)
     with pytest.raises(ValueError, match="18 audio_paths and 17 texts"):
         score_pairs(clap, pairs[0], pairs[1][:-1])
     with pytest.raises(TypeError, match="audio_paths is one str"):
