@@ -36,7 +36,7 @@ import torch  # noqa: E402
 
 from humanclap import load_clap, relate, score_pairs  # noqa: E402
 from humanclap.audio import load_audio  # noqa: E402
-from humanclap.clap.convert import to_clapmodel  # noqa: E402
+from humanclap.clap.laion import to_clapmodel  # noqa: E402
 from humanclap.clap.fast_cpu import OneDnnLinear  # noqa: E402
 
 CLIPS_PER_CAPTION = 3

@@ -318,7 +318,7 @@ def convert(source, target, to, base, tokenizer) -> int:
           Then: laion_clap.CLAP_Module(...).load_ckpt("my-human-clap.pt"). LAION's checkpoints hold heads that a
           ClapModel does not have and no score uses; they are taken from --base.
     """
-    from .clap.convert import to_clapmodel, to_laion
+    from .clap.laion import to_clapmodel, to_laion
 
     source = expanded(source) if source.startswith("~/") else source
     target = expanded(target)

@@ -33,43 +33,21 @@ def save_clap(folder: Path, fused: bool = False, seed: int = 0, **extractor_sett
     # transformers' own fusion, an oracle of ours, has 64 mel bins written into it.
     mel_bins, spec_size = (64, 64) if fused else (16, 32)
     settings = {
-        "feature_size": mel_bins,
-        "sampling_rate": 16_000,
-        "hop_length": 320,
-        "max_length_s": 1,
-        "fft_window_size": 512,
-        "frequency_min": 50,
-        "frequency_max": 8_000,
-        "truncation": "fusion" if fused else "rand_trunc",
+        "feature_size": mel_bins, "sampling_rate": 16_000, "hop_length": 320, "max_length_s": 1, "fft_window_size": 512,
+        "frequency_min": 50, "frequency_max": 8_000, "truncation": "fusion" if fused else "rand_trunc",
         "padding": "repeatpad",
-    }
+    }  # fmt: skip
     ClapFeatureExtractor(**settings | extractor_settings).save_pretrained(folder)
 
     text = {
-        "vocab_size": len(tokenizer),
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "intermediate_size": 32,
-        "max_position_embeddings": 64,
-        "projection_dim": 8,
-    }
+        "vocab_size": len(tokenizer), "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2,
+        "intermediate_size": 32, "max_position_embeddings": 64, "projection_dim": 8,
+    }  # fmt: skip
     audio = {
-        "num_mel_bins": mel_bins,
-        "spec_size": spec_size,
-        "patch_size": 4,
-        "patch_stride": [4, 4],
-        "window_size": 4,
-        "depths": [1, 1],
-        "num_attention_heads": [2, 2],
-        "patch_embeds_hidden_size": 16,
-        "hidden_size": 32,
-        "aff_block_r": 2,
-        "enable_fusion": fused,
-        "enable_patch_layer_norm": True,
-        "projection_dim": 8,
-        "mlp_ratio": 2.0,
-    }
+        "num_mel_bins": mel_bins, "spec_size": spec_size, "patch_size": 4, "patch_stride": [4, 4], "window_size": 4,
+        "depths": [1, 1], "num_attention_heads": [2, 2], "patch_embeds_hidden_size": 16, "hidden_size": 32,
+        "aff_block_r": 2, "enable_fusion": fused, "enable_patch_layer_norm": True, "projection_dim": 8, "mlp_ratio": 2.0,
+    }  # fmt: skip
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = ClapModel(ClapConfig(text_config=text, audio_config=audio, projection_dim=8))

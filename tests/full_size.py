@@ -80,8 +80,7 @@ def msclap_checkpoint(folder: Path, version: str, seed: int = 0) -> Path:
         import msclap
         from msclap.models.clap import CLAP
 
-    config = (Path(msclap.__file__).parent / "configs" / f"config_{version}.yml").read_text()
-    args = yaml.safe_load(config)
+    args = yaml.safe_load((Path(msclap.__file__).parent / "configs" / f"config_{version}.yml").read_text())
     names = ("audioenc_name", "window_size", "hop_size", "mel_bins", "fmin", "fmax", "out_emb", "text_model")
     settings = {name: args[name] for name in (*names, "transformer_embed_dim", "d_proj")}
     model = CLAP(**settings, sample_rate=args["sampling_rate"], classes_num=args["num_classes"])
@@ -95,13 +94,8 @@ def clapmodel_folder(folder: Path, fused: bool = False, seed: int = 0) -> Path:
         return target
     from transformers import ClapConfig, ClapFeatureExtractor, ClapModel, RobertaTokenizerFast
 
-    audio = {
-        "enable_fusion": fused,
-        "fusion_type": "aff_2d" if fused else None,
-        "enable_patch_layer_norm": True,
-    }
-    text = {"layer_norm_eps": 1e-5}
-    model = ClapModel(ClapConfig(text_config=text, audio_config=audio))
+    audio = {"enable_fusion": fused, "fusion_type": "aff_2d" if fused else None, "enable_patch_layer_norm": True}
+    model = ClapModel(ClapConfig(text_config={"layer_norm_eps": 1e-5}, audio_config=audio))
     extractor = ClapFeatureExtractor(
         feature_size=64, sampling_rate=48_000, hop_length=480, max_length_s=10, fft_window_size=1024,
         frequency_min=50, frequency_max=14_000, truncation="fusion" if fused else "rand_trunc",

@@ -11,17 +11,15 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
 import torch
-from full_size import randomised
+from full_size import randomised, upstream_packages
 from torch import nn
-
-from humanclap.clap.microsoft import surroundings_kept
 
 WIDTH, JOINT, TEXT_WIDTH = 16, 24, 64
 
 
 def laion_models() -> ModuleType:
     """laion_clap's `clap_module`, its models, without the package around it, which asks the hub for three tokenizers."""
-    with surroundings_kept():
+    with upstream_packages():
         warnings.filterwarnings("ignore", message="torch.meshgrid")
         sys.path.insert(0, next(iter(importlib.util.find_spec("laion_clap").submodule_search_locations)))
         return importlib.import_module("clap_module")
@@ -35,29 +33,17 @@ class SmallLaion(nn.Module):
         models = laion_models()
         from transformers import RobertaConfig, RobertaModel
 
-        heard = {
-            "mel_bins": 64,
-            "window_size": 1024,
-            "hop_size": 480,
-            "sample_rate": 48_000,
-            "fmin": 50,
-            "fmax": 14_000,
-        }
+        heard = SimpleNamespace(mel_bins=64, window_size=1024, hop_size=480, sample_rate=48_000, fmin=50, fmax=14_000)
         self.audio_branch = models.htsat.HTSAT_Swin_Transformer(
-            embed_dim=WIDTH,
-            depths=[2, 1, 2, 1],
-            num_heads=[2, 4, 4, 8],
-            config=SimpleNamespace(**heard),
-            enable_fusion=fused,
+            embed_dim=WIDTH, depths=[2, 1, 2, 1], num_heads=[2, 4, 4, 8], config=heard, enable_fusion=fused,
             fusion_type="aff_2d" if fused else "None",
-        )
+        )  # fmt: skip
         config = RobertaConfig(
             vocab_size=n_tokens, hidden_size=TEXT_WIDTH, num_hidden_layers=2, num_attention_heads=1,
             intermediate_size=96, max_position_embeddings=82, type_vocab_size=1, layer_norm_eps=1e-5,
         )  # fmt: skip
         self.text_branch = RobertaModel(config)
-        self.text_projection = _projection(TEXT_WIDTH)
-        self.audio_projection = _projection(WIDTH * 8)
+        self.text_projection, self.audio_projection = _projection(TEXT_WIDTH), _projection(WIDTH * 8)
         self.text_transform = models.model.MLPLayers(units=[JOINT] * 3, dropout=0.1)
         self.audio_transform = models.model.MLPLayers(units=[JOINT] * 3, dropout=0.1)
         self.logit_scale_a, self.logit_scale_t = nn.Parameter(torch.tensor(3.0)), nn.Parameter(torch.tensor(2.0))
@@ -77,7 +63,7 @@ class SmallLaion(nn.Module):
 @lru_cache(maxsize=4)
 def small_laion(fused: bool, seed: int = 0) -> SmallLaion:
     """One with weights of its own in every layer, in eval mode. Shared: to be copied before it is changed."""
-    with surroundings_kept():
+    with upstream_packages(), torch.random.fork_rng(devices=[]):
         return randomised(SmallLaion(fused), seed)
 
 

@@ -107,9 +107,6 @@ def test_upstream_is_transformers_own_call_under_the_same_seed(folders, clips, f
     assert other.front_end != clap.front_end
     if which == "all":
         assert np.abs(other.embed_audio(paths)[3] - expected[3]).max() > 1e-3
-    assert all(np.array_equal(a, b) for a, b in zip(np.random.get_state()[1:], state[1:], strict=True))
-    if fused:
-        assert clap.audio_features(paths)["is_longer"].sum() == (2 if which == "all" else 1)
 
 
 def test_upstream_is_one_call_however_long_the_list(folders, clips):
@@ -118,16 +115,6 @@ def test_upstream_is_one_call_however_long_the_list(folders, clips):
     many = [clips[0], clips[1]] * BATCH_SIZE
     plain = load_clap(folders[True], device="cpu", window="first").embed_audio(many)
     assert (np.abs(clap.embed_audio(many) - plain).max(axis=1) > 1e-4).sum() == 1
-
-
-def test_the_front_end_does_not_depend_on_names_that_transformers_may_change(folders, claps, clips, monkeypatch):
-    """Neither the extractor's class nor its keys are used: drafts of transformers rename both."""
-    import transformers
-
-    monkeypatch.delattr(transformers, "ClapFeatureExtractor", raising=False)
-    monkeypatch.delattr(transformers, "ClapProcessor", raising=False)
-    clap = load_clap(folders[True], device="cpu")
-    np.testing.assert_array_equal(clap.embed_audio(clips), claps[True].embed_audio(clips))
 
 
 def test_settings_in_the_file_of_a_whole_processor_are_read(folder, claps):
@@ -152,21 +139,8 @@ def test_the_chunks_of_a_long_clip_lie_in_its_three_thirds():
         assert chunk_starts(n_places, np.random.RandomState(n_places)) == expected
 
 
-def test_a_fused_model_hears_a_long_clip_by_its_window(folders, claps, clips):
-    scores = {}
-    for name in ("fusion", "first", "center"):
-        clap = load_clap(folders[True], device="cpu", window=name)
-        assert clap.window == name
-        scores[name] = clap.embed_audio(clips)
-    np.testing.assert_allclose(scores["fusion"][:2], scores["first"][:2], atol=1e-6)
-    np.testing.assert_allclose(scores["center"][:2], scores["first"][:2], atol=1e-6)
-    for one, other in (("fusion", "first"), ("fusion", "center"), ("first", "center")):
-        assert np.abs(scores[one][3] - scores[other][3]).max() > 1e-3
-    assert claps[True].window == "fusion" and claps[False].window == "first"
-
-
 @pytest.mark.parametrize("fused", [False, True])
-def test_mean_is_the_mean_of_the_windows_unit_vectors(folders, clips, fused, tmp_path):
+def test_mean_is_the_mean_of_the_windows_unit_vectors(folders, claps, clips, fused, tmp_path):
     first, mean = (load_clap(folders[fused], device="cpu", window=name) for name in ("first", "mean"))
     expected = []
     for clip in clips:
@@ -181,6 +155,7 @@ def test_mean_is_the_mean_of_the_windows_unit_vectors(folders, clips, fused, tmp
     np.testing.assert_allclose(np.concatenate([mean.embed_audio([clip]) for clip in clips]), together, atol=1e-6)
     assert np.abs(together - first.embed_audio(clips)).max() > 1e-3
     assert mean.audio_features(clips)["windows"].tolist() == [1, 1, 2, 3, 1, 2]
+    assert claps[fused].window == ("fusion" if fused else "first")
 
 
 # --- what the interface promises ------------------------------------------------------------------------
@@ -193,11 +168,9 @@ def test_embeddings_are_unit_vectors_whatever_the_batch_and_the_order(claps, cli
         together = embed(items)
         assert together.dtype == np.float32 and together.shape == (len(items), 8)
         np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
-        alone = np.concatenate([embed([item]) for item in items])
-        np.testing.assert_allclose(alone, together, atol=1e-6)
-        np.testing.assert_allclose(embed(items[::-1])[::-1], together, atol=1e-6)
-        many = embed(items * (BATCH_SIZE // 2))
-        np.testing.assert_allclose(many, np.tile(together, (BATCH_SIZE // 2, 1)), atol=1e-6)
+        np.testing.assert_allclose(np.concatenate([embed([item]) for item in items]), together, atol=1e-6)
+        many = embed(items[::-1] * (BATCH_SIZE // 2))
+        np.testing.assert_allclose(many, np.tile(together[::-1], (BATCH_SIZE // 2, 1)), atol=1e-6)
         # The items differ by far more than that, so equality above means something.
         assert np.abs(together[0] - together[1]).max() > 1e-2
     assert np.array_equal(before[0], np.random.get_state()[1]) and torch.equal(before[1], torch.random.get_rng_state())
@@ -224,39 +197,29 @@ def test_projections_are_differentiable_and_their_direction_is_the_embedding(fol
     text_emb = clap.encode_text(clap.text_tokens(CAPTIONS))
     audio_emb.sum().backward()
     assert clap.model.audio_projection.linear1.weight.grad.abs().sum() > 0 and text_emb.requires_grad
-    lengths = audio_emb.norm(dim=1)
-    assert (lengths - 1).abs().min() > 1e-3
-    np.testing.assert_allclose((audio_emb.T / lengths).T.detach().numpy(), clap.embed_audio(clips[:5]), atol=1e-6)
+    unit = torch.nn.functional.normalize(audio_emb, dim=1).detach().numpy()
+    np.testing.assert_allclose(unit, clap.embed_audio(clips[:5]), atol=1e-6)
     expected = clap_score(clap.embed_audio(clips[:5]), clap.embed_text(CAPTIONS))
     np.testing.assert_allclose(clap_score(audio_emb, text_emb).detach().numpy(), expected, atol=1e-6)
 
 
 def test_embedding_leaves_train_mode(folders, clips):
     clap = load_clap(folders[False], device="cpu")
-    expected = clap.embed_audio(clips), clap.embed_text(CAPTIONS)
-    statistics = clap.model.audio_model.audio_encoder.batch_norm.running_mean.clone()
-    clap.model.train()
-    np.testing.assert_array_equal(clap.embed_audio(clips), expected[0])
-    clap.model.train()
-    np.testing.assert_array_equal(clap.embed_text(CAPTIONS), expected[1])
-    assert torch.equal(clap.model.audio_model.audio_encoder.batch_norm.running_mean, statistics)
+    for embed, items in ((clap.embed_audio, clips), (clap.embed_text, CAPTIONS)):
+        expected = embed(items)
+        clap.model.train()
+        np.testing.assert_array_equal(embed(items), expected)
     assert not torch.is_inference_mode_enabled()
 
 
 def test_tokens_are_padded_on_the_right_and_cut_at_the_models_end(folders, claps, caplog):
-    clap = claps[False]
-    long = "a dog barks and " * 40
-    tokens = clap.text_tokens(["rain", CAPTIONS[0], long])
-    ids, mask = tokens["input_ids"], tokens["attention_mask"]
-    assert ids.dtype == mask.dtype == torch.int64
-    assert ids.shape == (3, 48) and clap.max_tokens == 48
-    assert torch.equal(ids != clap.tokenizer.pad_token_id, mask.bool())
-    assert (mask.diff(dim=1) <= 0).all() and mask[2].all()
-    tokenizer = AutoTokenizer.from_pretrained(folders[False])
-    expected = tokenizer(["rain", CAPTIONS[0], long], padding=True, truncation=True, max_length=48)
-    assert ids.tolist() == expected["input_ids"]
+    texts = ["rain", CAPTIONS[0], "a dog barks and " * 40]
+    tokens = claps[False].text_tokens(texts)
+    expected = AutoTokenizer.from_pretrained(folders[False])(texts, padding=True, truncation=True, max_length=48)
+    for name in ("input_ids", "attention_mask"):
+        assert tokens[name].dtype == torch.int64 and tokens[name].shape == (3, 48)
+        assert tokens[name].tolist() == expected[name]
     assert "reads only the first 48 tokens" in caplog.text
-    assert clap.embed_text([long]).shape == (1, 8)
 
 
 def test_the_text_encoders_positions_limit_a_tokenizer_that_has_no_limit(folder):
@@ -270,12 +233,9 @@ def test_the_text_encoders_positions_limit_a_tokenizer_that_has_no_limit(folder)
 def test_lower_precisions_are_near_fp32(folders, claps, clips, precision):
     for fused in (False, True):
         low = load_clap(folders[fused], device="cpu", precision=precision)
-        assert low.precision == precision
         for method, items in (("embed_audio", clips), ("embed_text", CAPTIONS)):
             a, b = getattr(claps[fused], method)(items), getattr(low, method)(items)
-            assert b.dtype == np.float32
-            assert (a * b).sum(axis=1).min() > 0.98
-            assert np.abs(b - a).max() > 0
+            assert b.dtype == np.float32 and (a * b).sum(axis=1).min() > 0.98 and np.abs(b - a).max() > 0
 
 
 def test_the_front_end_names_what_decides_features(folders, claps, folder, tmp_path):

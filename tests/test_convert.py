@@ -14,7 +14,7 @@ from transformers import ClapFeatureExtractor, ClapModel
 
 from humanclap import load_clap
 from humanclap.clap.checkpoints import read_weights
-from humanclap.clap.convert import MAX_TOKENS, clapmodel_config, clapmodel_state, to_clapmodel, to_laion
+from humanclap.clap.laion import clapmodel_config, clapmodel_state, to_clapmodel, to_laion
 
 
 @pytest.fixture(scope="module")
@@ -63,29 +63,17 @@ def test_the_folder_is_complete_and_opens_as_a_clap(made, tmp_path):
     assert (extractor.frequency_min, extractor.frequency_max) == (50, 14_000)
     assert extractor.truncation == ("fusion" if fused else "rand_trunc")
     clap = load_clap(folder, device="cpu")
-    assert clap.max_tokens == MAX_TOKENS and clap.sample_rate == 48_000
-    assert clap.window == ("fusion" if fused else "first")
-    config = clap.model.config
-    assert config.text_config.layer_norm_eps == 1e-5
-    assert config.audio_config.depths == [2, 1, 2, 1] and config.audio_config.enable_fusion is fused
-    vectors = [clap.embed_text(list(CAPTIONS)), clap.embed_audio(save_clips(tmp_path, seconds=(0.5, 10.24)))]
-    for vector in vectors:
-        np.testing.assert_allclose(np.linalg.norm(vector, axis=1), 1, atol=1e-5)
+    assert (clap.max_tokens, clap.sample_rate, clap.window) == (77, 48_000, "fusion" if fused else "first")
+    for vectors in (clap.embed_text(CAPTIONS), clap.embed_audio(save_clips(tmp_path, seconds=(0.5, 10.24)))):
+        np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
 
 
-def test_there_and_back_every_tensor_is_what_it_was(made, tmp_path):
-    _, checkpoint, folder, _ = made
-    back = to_laion(folder, tmp_path / "back.pt", base=checkpoint)
-    before, after = read_weights([checkpoint])[0], read_weights([back])[0]
-    assert before.keys() == after.keys()
-    for key, tensor in before.items():
-        torch.testing.assert_close(after[key], tensor, atol=0, rtol=0, msg=key)
-
-
-def test_laion_clap_reads_it_by_its_own_loader(made, tmp_path):
-    """Its load_state_dict deletes a key, and the rest must fit the model to the last one."""
+def test_there_and_back_every_tensor_is_what_it_was_and_laion_clap_reads_it(made, tmp_path):
+    """laion_clap's load_state_dict deletes a key, and the rest must fit the model to the last one."""
     _, checkpoint, folder, fused = made
     back = to_laion(folder, tmp_path / "back.pt", base=checkpoint)
+    before, after = read_weights(checkpoint)[0], read_weights(back)[0]
+    assert before.keys() == after.keys() and all(torch.equal(after[key], tensor) for key, tensor in before.items())
     state = laion_models().factory.load_state_dict(str(back))
     copy.deepcopy(small_laion(fused, seed=1)).load_state_dict(state, strict=True)
     assert torch.load(back, weights_only=True).keys() == {"state_dict"}
@@ -94,7 +82,7 @@ def test_laion_clap_reads_it_by_its_own_loader(made, tmp_path):
 def test_what_a_clapmodel_lacks_comes_from_the_base_and_the_rest_does_not(made, tmp_path):
     laion, _, folder, fused = made
     other = small_laion(fused, seed=1)
-    back = read_weights([to_laion(folder, tmp_path / "back.pt", save_laion(other, tmp_path / "base.pt"))])[0]
+    back = read_weights(to_laion(folder, tmp_path / "back.pt", save_laion(other, tmp_path / "base.pt")))[0]
     own, base = laion.state_dict(), other.state_dict()
     for key in ("audio_branch.tscam_conv.weight", "audio_branch.head.bias", "text_transform.sequential.0.weight"):
         assert torch.equal(back[key], base[key]) and not torch.equal(back[key], own[key])
@@ -124,10 +112,8 @@ def test_the_architecture_of_the_published_models_is_read_off_their_tensors():
     wanted = model.state_dict()
     base = laion_names(wanted)
     config = clapmodel_config(base, "x.pt")
-    found = (config.audio_config.depths, config.audio_config.num_attention_heads, config.audio_config.hidden_size)
-    assert found == ([2, 2, 12, 2], [4, 8, 16, 32], 1024)
-    assert (config.audio_config.window_size, config.audio_config.mlp_ratio) == (8, 4.0)
-    assert (config.text_config.num_attention_heads, config.text_config.num_hidden_layers) == (12, 12)
+    assert (config.audio_config.depths, config.audio_config.num_attention_heads) == ([2, 2, 12, 2], [4, 8, 16, 32])
+    assert (config.text_config.num_attention_heads, config.text_config.layer_norm_eps) == (12, 1e-5)
     with torch.device("meta"):
         again = ClapModel(config).state_dict()
     assert {key: value.shape for key, value in again.items()} == {key: value.shape for key, value in wanted.items()}
@@ -139,13 +125,14 @@ def test_the_architecture_of_the_published_models_is_read_off_their_tensors():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"audio_branch.layers.0.blocks.0.attn.gate": torch.ones(1)}, "1 key.s. that are in no table: .*attn.gate"),
-        ({"audio_branch.norm.weight_extra": torch.ones(1)}, "no table: audio_branch.norm.weight_extra"),
-        ({"xaudio_branch.norm.weight": torch.ones(1)}, "no table: xaudio_branch.norm.weight"),
+        ({"audio_branch.layers.0.blocks.0.attn.gate": torch.ones(1)}, "1 unexpected weight.s.: .*self.gate"),
+        (
+            {"xaudio_branch.norm.weight": torch.ones(1)},
+            "1 unexpected weight.s.: xaudio_model.audio_encoder.norm.weight",
+        ),
         ({"audio_branch.norm.bias": None}, "1 missing weight.s.: audio_model.audio_encoder.norm.bias"),
-        ({"text_branch.pooler.more": torch.ones(1)}, "1 unexpected weight.s.: text_model.pooler.more"),
         ({"audio_projection.2.bias": torch.ones(3)}, "1 mismatched weight.s.: audio_projection.linear2.bias"),
-        ({"text_branch.embeddings.word_embeddings.weight": None}, "no LAION|not a LAION"),
+        ({"text_branch.embeddings.word_embeddings.weight": None}, "word_embeddings.weight' is missing"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_raises_with_its_keys(tmp_path, tokenizer, changes, message):
@@ -158,11 +145,10 @@ def test_a_checkpoint_that_does_not_fit_raises_with_its_keys(tmp_path, tokenizer
 def test_a_base_of_another_kind_raises_with_its_keys(made, tmp_path):
     _, _, folder, fused = made
     other = save_laion(small_laion(not fused), tmp_path / "other.pt")
-    message = "no place in the base" if fused else "base checkpoint has .* lacks: .*fusion_model"
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match="base checkpoint is of another architecture: .*fusion_model"):
         to_laion(folder, tmp_path / "back.pt", other)
     wider = save_laion(small_laion(fused), tmp_path / "wider.pt", logit_scale_a=torch.ones(2))
-    with pytest.raises(ValueError, match=r"another shape in the base checkpoint: logit_scale_a \[\], base \[2\]"):
+    with pytest.raises(ValueError, match=r"1 tensor\(s\) .* differ in shape: logit_scale_a"):
         to_laion(folder, tmp_path / "back.pt", wider)
     assert not (tmp_path / "back.pt").exists()
 
@@ -202,14 +188,13 @@ def test_full_size_there_and_back_through_laion_clap(request, tmp_path_factory, 
         back = to_laion(converted, tmp_path / "back.pt", checkpoint)
         upstream = upstream_laion(back, fused=fused, base=base)
         own = load_clap(checkpoint, device="cpu")  # by its weights, without a name
-    original, state = read_weights([checkpoint])[0], upstream.model.state_dict()
+    original, state = read_weights(checkpoint)[0], upstream.model.state_dict()
     assert original.keys() - state.keys() == {"text_branch.embeddings.position_ids"}
     for key, tensor in state.items():
         assert torch.equal(tensor, original[key]), key
     clap = load_clap(converted, device="cpu")
-    texts = list(CAPTIONS)
-    expected = upstream.get_text_embedding(texts)
-    for found in (clap.embed_text(texts), own.embed_text(texts)):
+    expected = upstream.get_text_embedding(list(CAPTIONS))
+    for found in (clap.embed_text(CAPTIONS), own.embed_text(CAPTIONS)):
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
     clips = save_clips(tmp_path / "clips", seconds=(7, 10.24, 25))

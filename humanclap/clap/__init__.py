@@ -12,7 +12,7 @@ import numpy as np
 
 from .. import checks
 from ..files import expanded
-from ..models import MODELS
+from ..models import MODELS, Model
 
 if TYPE_CHECKING:
     import torch
@@ -26,22 +26,15 @@ _WITH_FILES = [name for name in MODELS if "/" not in name]  # the others are ids
 
 @runtime_checkable
 class Clap(Protocol):
-    """A CLAP that embeds files and captions: all that `score_pairs` uses of one."""
+    """A CLAP that embeds files and captions: all that `score_pairs` uses of one. Features and tokens are on the CPU."""
 
-    name: str
-    """What `load_clap` was given, or the folder's own name."""
-    checkpoint_sha256: str
-    """SHA-256 of the file with the weights."""
-    window: str
-    """How a clip longer than the model's input is cropped."""
-    precision: str
-    """ "fp32", "bf16" or "fp16"."""
-    device: str
-    """Where the model is: "cpu", "cuda", "cuda:N" or "mps"."""
-    sample_rate: int
-    """What the model hears, in Hz."""
-    front_end: str
-    """All that decides features and tokens: the same text, the same features."""
+    name: str  # what `load_clap` was given, or the folder's own name
+    checkpoint_sha256: str  # of the file with the weights
+    window: str  # how a clip longer than the model's input is cropped
+    precision: str  # "fp32", "bf16" or "fp16"
+    device: str  # "cpu", "cuda", "cuda:N" or "mps"
+    sample_rate: int  # what the model hears, in Hz
+    front_end: str  # all that decides features and tokens: the same text, the same features
 
     def embed_audio(self, paths: Sequence[str | os.PathLike]) -> np.ndarray:
         """N files -> float32 `[N, D]`, L2-normalised. Raises AudioError, with the path, for a bad file."""
@@ -50,13 +43,13 @@ class Clap(Protocol):
         """N captions -> float32 `[N, D]`, L2-normalised. Raises ValueError for an empty caption."""
 
     def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
-        """The first half of `embed_audio`, on the CPU, safe to call from several threads."""
+        """The first half of `embed_audio`, safe to call from several threads."""
 
     def embed_features(self, features: dict[str, torch.Tensor]) -> np.ndarray:
         """The second half of `embed_audio`."""
 
     def text_tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """The first half of `embed_text`: `input_ids` int64 `[N, L]` and what goes with them, on the CPU."""
+        """The first half of `embed_text`: `input_ids` int64 `[N, L]` and what goes with them."""
 
     def embed_tokens(self, tokens: dict[str, torch.Tensor]) -> np.ndarray:
         """The second half of `embed_text`."""
@@ -96,41 +89,35 @@ def load_clap(
         FileNotFoundError: a file that is missing or can't be fetched (it says what to fetch and where to put it).
         ImportError: MS CLAP needs an extra (it says which, and for which Pythons).
     """
-    seed = checks.whole_number(seed, "seed")
-    settings = {"device": device, "window": window, "precision": precision, "seed": seed}
+    settings = {"window": window, "precision": precision, "seed": checks.whole_number(seed, "seed")}
     with warnings.catch_warnings():  # transformers and what it imports leave filters of their own behind
-        return _open(os.fspath(name), checkpoint, settings)
+        from .embedder import choose_device
+
+        return _open(os.fspath(name), checkpoint, settings | {"device": choose_device(device)})
 
 
 def _open(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Embedder:
-    from .huggingface import HuggingFaceClap, find_folder  # torch and transformers load here
-
-    if name in _WITH_FILES:
-        return _open_named(name, checkpoint, settings)
-    if checkpoint is not None:
-        raise ValueError(
-            f"checkpoint goes with a named model ({', '.join(_WITH_FILES)}), and {name!r} is none: give the file or folder "
-            "as name instead"
-        )
-    path = expanded(name)
-    if name.endswith((".pt", ".pth")) or path.is_file():
-        return _open_file(path, path.name, settings)
-    folder = find_folder(name)
-    if folder is None:
-        raise ValueError(
-            f"unknown CLAP {name!r}. Known: {', '.join(_WITH_FILES)}; a .pt or .pth file; the folder of a saved "
-            "transformers.ClapModel, which must exist; or a hub id, owner/name"
-        )
-    return HuggingFaceClap(folder, path.resolve().name if path.is_dir() else name, **settings)
-
-
-def _open_named(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Embedder:
     from ..hub import DownloadError, hub_files
-    from .embedder import choose_device
-    from .huggingface import HuggingFaceClap, has_front_end_settings
+    from .huggingface import HuggingFaceClap, find_folder, front_end_file
+
+    path = expanded(name if checkpoint is None else checkpoint)
+    if name not in _WITH_FILES:
+        if checkpoint is not None:
+            raise ValueError(
+                f"checkpoint goes with a named model ({', '.join(_WITH_FILES)}), and {name!r} is none: give the file or "
+                "folder as name instead"
+            )
+        if name.endswith((".pt", ".pth")) or path.is_file():
+            return _open_file(path, path.name, settings)
+        folder = find_folder(name)
+        if folder is None:
+            raise ValueError(
+                f"unknown CLAP {name!r}. Known: {', '.join(_WITH_FILES)}; a .pt or .pth file; the folder of a saved "
+                "transformers.ClapModel, which must exist; or a hub id, owner/name"
+            )
+        return HuggingFaceClap(folder, path.resolve().name if path.is_dir() else name, **settings)
 
     model = MODELS[name]
-    choose_device(settings["device"])  # before a download
     if checkpoint is None:
         try:
             path = hub_files(model.weights)
@@ -138,30 +125,24 @@ def _open_named(name: str, checkpoint: str | os.PathLike | None, settings: dict)
             where = f"; or put it anywhere, and call load_clap({name!r}, checkpoint=its path)"
             raise DownloadError(f"{error}{where}") from error
         settings |= {"published_sha256": model.weights.sha256}
-    else:
-        path = expanded(checkpoint)
     if model.backend != "huggingface":
-        return _open_file(path, name, settings, named=name)
+        return _open_file(path, name, settings, model)
     if not path.exists():
         raise FileNotFoundError(f"checkpoint {path} is not there; give the folder of a saved ClapModel")
     folder = path if path.is_dir() else path.parent
-    own = checkpoint is not None or has_front_end_settings(folder)
-    clap = HuggingFaceClap(folder, name, front_end=None if own else hub_files(model.tokenizer).parent, **settings)
-    if checkpoint is None:
-        clap.note_other_front_end()
-    return clap
+    own = checkpoint is not None or front_end_file(folder) is not None
+    return HuggingFaceClap(folder, name, None if own else hub_files(model.tokenizer).parent, **settings)
 
 
-def _open_file(path: Path, name: str, settings: dict, named: str = "") -> Embedder:
-    """LAION's or Microsoft's file: what `named` says, or else its weights."""
+def _open_file(path: Path, name: str, settings: dict, model: Model | None = None) -> Embedder:
+    """LAION's or Microsoft's file: what `model` says, or else its weights."""
     from .checkpoints import read_shapes
     from .laion import LaionClap
     from .microsoft import MicrosoftClap
 
-    if named:
-        is_microsoft = MODELS[named].backend == "microsoft"
-    else:
+    if model is None:
         is_microsoft = any(key.startswith("audio_encoder.") for key in read_shapes(path))
-    if is_microsoft:
-        return MicrosoftClap(path, name, named.removeprefix("msclap-") or None, **settings)
-    return LaionClap(path, name, MODELS[named].window == "fusion" if named else None, **settings)
+        return (MicrosoftClap if is_microsoft else LaionClap)(path, name, None, **settings)
+    if model.backend == "microsoft":
+        return MicrosoftClap(path, name, name.removeprefix("msclap-"), **settings)
+    return LaionClap(path, name, model.window == "fusion", **settings)

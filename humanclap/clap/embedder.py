@@ -18,8 +18,9 @@ import torch
 import torch.nn.functional as F
 
 from .. import audio, checks
+from ..files import sha256_of
 from . import health
-from .checkpoints import read_weights, weights_sha256
+from .checkpoints import read_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -27,8 +28,6 @@ if TYPE_CHECKING:
 BATCH_SIZE = 32
 """Clips or captions that are prepared together; on a GPU, also windows that go through the model together."""
 FUSION, UPSTREAM = "fusion", "upstream"
-FRONT_END_FORMAT = 1
-"""Part of every `front_end`; to be raised when the same settings would give other features."""
 
 _CPU_WINDOWS = 4  # measured: with 16, intermediate results leave the caches, and a clip takes a quarter longer
 _AUTOCAST = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -39,80 +38,67 @@ class Embedder:
     """Files and captions to unit vectors, in two halves: features on the CPU, then the model.
 
     Everything but `model` is known without reading the weights. The same file gives the same vector in any batch, order
-    or process, except under the window "upstream", which draws. A backend sets what is declared here, and defines the
-    methods marked below.
+    or process, except under the window "upstream", which draws. A backend sets and defines what has no value here.
     """
 
     sample_rate: int
-    n_samples: int
-    """Length of a window."""
-    max_tokens: int
-    """The longest caption that is read whole, in tokens, with the begin and end tokens."""
+    n_samples: int  # length of a window
+    max_tokens: int  # the longest caption that is read whole, with the begin and end tokens
     dimension: int
     tokenizer: PreTrainedTokenizerBase
-    fused = False
-    """Whether the model has feature fusion, and so the window "fusion"."""
+    fused = False  # whether the model has feature fusion, and so the window "fusion"
 
     def __init__(
         self,
         name: str,
-        weights: Sequence[Path],
-        device: str = "auto",
-        window: str | None = None,
-        precision: str = "fp32",
-        seed: int = 0,
-        published_sha256: str | None = None,
+        weights: Path,
+        device: str,
+        window: str | None,
+        precision: str,
+        seed: int,
+        published_sha256=None,
     ):
-        """`weights` are the files with them; a model with a `published_sha256` takes no others; the rest as in `load_clap`."""
+        """`weights` is the file with them; a model with a `published_sha256` takes no other; the rest as in `load_clap`."""
         allowed = (FUSION, *audio.POLICIES) if self.fused else audio.POLICIES
-        self.name, self.seed = name, seed
-        self.device = choose_device(device)
+        self.name, self.device, self.seed = name, device, seed
         self.precision = checks.choice(precision, "precision", tuple(_AUTOCAST))
         if window is not None and window not in allowed:
             raise ValueError(f"unknown window {window!r}; known for {name}: {', '.join(allowed)}")
         self.window = window or allowed[0]
-        self._weights, self.published_sha256 = tuple(weights), published_sha256
+        self.weights, self.published_sha256 = weights, published_sha256
         self._sha256: str | None = None
         self._checked: set[str] = set()
         self._lock = threading.RLock()
 
-    # --- what a backend defines -------------------------------------------------------------------------
-
     def read(self, path: str | os.PathLike) -> np.ndarray:
         """A file as one channel `[T]` at `sample_rate`; raises AudioError, with the path."""
-        return audio.load_audio(path, self.sample_rate)
 
     def features(self, waveforms: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
         """At least one clip, each `[T]` at `sample_rate` -> what `audio_features` returns of them."""
-        raise NotImplementedError
 
     def front_end_settings(self) -> dict:
         """What decides features, beside window and seed."""
-        raise NotImplementedError
 
-    def build(self, state: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
+    def build(self, state: dict[str, torch.Tensor]) -> torch.nn.Module:
         """The model with these weights, on the CPU. Raises ValueError for weights that do not fit."""
-        raise NotImplementedError
 
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
         """`audio_features` -> projections `[W, D]`, a row for each window, not normalised, differentiable, on `device`."""
-        raise NotImplementedError
 
     def encode_text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         """`text_tokens` -> projections `[N, D]`, not normalised, differentiable, on `device`."""
-        raise NotImplementedError
 
     # --- the weights ------------------------------------------------------------------------------------
 
     @property
     def checkpoint_sha256(self) -> str:
-        """SHA-256 of the weights' file (of several shards, see `checkpoints.weights_sha256`), which are not loaded for it.
+        """SHA-256 of the file with the weights, which are not loaded for it.
 
         Raises ValueError for weights that are not the published ones of a model with a published checksum.
         """
         with self._lock:
             if self._sha256 is None:
-                self._sha256 = self.as_published(weights_sha256(self._weights))
+                self._sha256 = self._as_published(sha256_of(self.weights))
             return self._sha256
 
     @cached_property
@@ -125,22 +111,21 @@ class Embedder:
         # Embedding threads ask together, perhaps in inference mode, in which no weight could be trained later.
         with self._lock, torch.inference_mode(False):
             if "model" not in self.__dict__:
-                state, sha256 = read_weights(self._weights)
+                state, sha256 = read_weights(self.weights)
                 if self._sha256 not in (None, sha256):
                     raise ValueError(
-                        f"{self._weights[0]} has changed since {self.name} was opened: its sha256 was {self._sha256} and "
+                        f"{self.weights} has changed since {self.name} was opened: its sha256 was {self._sha256} and "
                         f"is {sha256}. Start again (load_clap) for the new weights, or restore the file"
                     )
-                self.as_published(sha256)
-                model = self.build(state, self._weights[0]).to(self.device).eval()
+                self._as_published(sha256)
+                model = self.build(state).to(self.device).eval()
                 self._sha256, self.__dict__["model"] = sha256, model
             return self.__dict__["model"]
 
-    def as_published(self, sha256: str) -> str:
-        """`sha256`; ValueError where it is not the published one."""
+    def _as_published(self, sha256: str) -> str:
         if self.published_sha256 not in (None, sha256):
             raise ValueError(
-                f"{self._weights[0]} is not the published {self._weights[0].name}: its sha256 is {sha256}, expected "
+                f"{self.weights} is not the published {self.weights.name}: its sha256 is {sha256}, expected "
                 f"{self.published_sha256}. Remove it and fetch it again, or give it as checkpoint= if you mean to use it"
             )
         return sha256
@@ -150,34 +135,29 @@ class Embedder:
     @cached_property
     def front_end(self) -> str:
         """All that decides features and tokens, in one line of JSON: the same text, the same features."""
-        # All that the tokenizer does, whatever files it came from.
         tokenizer = json.loads(self.tokenizer.backend_tokenizer.to_str())
         tokenizer |= {"padding": None, "truncation": None}  # of the last call; each call sets its own
         sha256 = hashlib.sha256(json.dumps(tokenizer, sort_keys=True).encode()).hexdigest()
-        settings = {"format": FRONT_END_FORMAT, "window": self.window, "max_tokens": self.max_tokens}
+        # format: to be raised when the same settings would give other features.
+        settings = {"format": 1, "window": self.window, "max_tokens": self.max_tokens}
         settings |= {"tokenizer_sha256": sha256} | self.front_end_settings()
         return json.dumps(settings | ({"seed": self.seed} if self.window == UPSTREAM else {}), sort_keys=True)
 
     def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
-        """N files -> tensors with a row for each window, on the CPU; safe to call from several threads.
+        """N >= 1 files -> tensors with a row for each window, on the CPU; safe to call from several threads.
 
         Under "mean" a clip may have several windows, and `windows`, int64 `[N]`, says how many. Under "upstream" it is
         what the package underneath draws for this list, in its order. Raises AudioError, with the path.
         """
-        _require_several(paths, "paths")
-        if not len(paths):
-            raise ValueError("no files were given; audio_features needs at least one")
-        return self.features(self.read(path) for path in paths)
+        return self.features(self.read(path) for path in _several(paths, "paths"))
 
     def text_tokens(self, texts: Sequence[str]) -> dict[str, torch.Tensor]:
-        """N captions -> `input_ids` and `attention_mask`, int64 `[N, L]`, padded on the right to the longest, on the CPU.
+        """N >= 1 captions -> `input_ids` and `attention_mask`, int64 `[N, L]`, padded on the right, on the CPU.
 
-        A caption of more than `max_tokens` tokens is cut there, and a warning is logged. Raises ValueError for no
-        captions, and for one that is empty or no text (it names the row).
+        A caption of more than `max_tokens` tokens is cut there, and a warning is logged. Raises ValueError for one that
+        is empty or no text (it names the row).
         """
-        _require_several(texts, "texts")
-        if not len(texts):
-            raise ValueError("no captions were given; text_tokens needs at least one")
+        texts = _several(texts, "texts")
         for row, text in enumerate(texts):
             if not isinstance(text, str) or not text.strip():
                 raise ValueError(f"caption {row} is {text!r}; it must be a text that is not empty")
@@ -207,8 +187,7 @@ class Embedder:
         Under the window "upstream" this is one upstream call on the list, and draws in its order. Raises AudioError,
         with the path, for a file that can't be read.
         """
-        _require_several(paths, "paths")
-        paths = list(paths)
+        paths = _several(paths, "paths")
         size = max(1, len(paths)) if self.window == UPSTREAM else BATCH_SIZE
         return self._in_batches(paths, lambda batch: self.embed_features(self.audio_features(batch)), size)
 
@@ -239,8 +218,8 @@ class Embedder:
 
         Raises ValueError for an empty caption.
         """
-        _require_several(texts, "texts")
-        return self._in_batches(list(texts), lambda batch: self.embed_tokens(self.text_tokens(batch)), BATCH_SIZE)
+        texts = _several(texts, "texts")
+        return self._in_batches(texts, lambda batch: self.embed_tokens(self.text_tokens(batch)), BATCH_SIZE)
 
     def embed_tokens(self, tokens: dict[str, torch.Tensor]) -> np.ndarray:
         """`text_tokens` of N captions -> float32 `[N, D]`, L2-normalised."""
@@ -263,39 +242,38 @@ class Embedder:
             return F.normalize(encode(inputs).float(), dim=-1).cpu().numpy()
 
     def _check_health(self, tower: str) -> None:
-        """Warn, once per process, if the tower "audio" or "text" gives nearly one vector for everything."""
+        """Warn, once, if the tower "audio" or "text" gives nearly one vector for everything."""
         with self._lock:  # the first thread checks; the others go on without waiting
             if tower in self._checked:
                 return
             self._checked.add(tower)
-        _ = self.model  # so that the checksum is that of what is checked
 
         def embed() -> np.ndarray:
             if tower == "text":
-                inputs, encode = [self.text_tokens([text]) for text in health.CAPTIONS], self.encode_text
+                encode, inputs = self.encode_text, [self.text_tokens([text]) for text in health.CAPTIONS]
             else:
-                sounds = health.sounds(self.sample_rate)
-                inputs, encode = [self.features([sound]) for sound in sounds], self.encode_audio
+                encode, inputs = self.encode_audio, [self.features([wave]) for wave in health.sounds(self.sample_rate)]
             first = [{key: value[:1] for key, value in one.items() if key != "windows"} for one in inputs]
             return np.concatenate([self._unit(encode, one) for one in first])
 
+        _ = self.model  # so that the checksum is that of what is checked
         health.check(self.name, self.checkpoint_sha256, tower, embed)
 
 
 def choose_device(device: str) -> str:
     """The device for "auto", "cpu", "cuda", "cuda:N" or "mps". Raises ValueError for one that is absent."""
+    n_gpus, has_mps = torch.cuda.device_count(), torch.backends.mps.is_available()
     if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    if device not in ("cpu", "mps") and not re.fullmatch(r"cuda(:\d+)?", str(device)):
+        return "cuda" if n_gpus else "mps" if has_mps else "cpu"
+    if not re.fullmatch(r"cpu|mps|cuda(:\d+)?", str(device)):
         raise ValueError(f"unknown device {device!r}; allowed: auto, cpu, cuda, cuda:N, mps")
-    if device == "mps" and not torch.backends.mps.is_available():
-        raise ValueError("device 'mps' is not there: this torch sees no Apple GPU; use 'cpu' or 'auto'")
-    n_gpus = torch.cuda.device_count()
-    if device.startswith("cuda") and int(device.partition(":")[2] or 0) >= n_gpus:
+    kind, _, number = device.partition(":")
+    if (kind == "cuda" and int(number or 0) >= n_gpus) or (kind == "mps" and not has_mps):
         raise ValueError(f"device {device!r} is not there: torch sees {n_gpus} GPU(s); use 'cpu' or 'auto'")
     return device
 
 
-def _require_several(values: Sequence, name: str) -> None:
+def _several(values: Iterable, name: str) -> list:
     if isinstance(values, (str, bytes, os.PathLike)):
         raise TypeError(f"{name} is one {type(values).__name__}, {values!r}; give a list of them")
+    return list(values)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -24,15 +25,14 @@ CAPTIONS = (
     "Glass breaks",
     "A church bell rings twice",
 )
-_SECONDS = 2.0
 _log = logging.getLogger(__name__)
-_known: dict[tuple[str, str], float] = {}  # in this process, by checksum and tower; each has been warned about
+_warned: set[tuple[str, str]] = set()  # in this process, by checksum and tower
 
 
 def sounds(sample_rate: int) -> list[np.ndarray]:
     """Eight sounds of 2 s, float32 `[T]`: tones, noises, clicks and chirps; the same at every call."""
     rng = np.random.default_rng(0)
-    time = np.arange(round(_SECONDS * sample_rate)) / sample_rate
+    time = np.arange(2 * sample_rate) / sample_rate
     noise = rng.standard_normal((2, len(time)))
     clicks = np.zeros(len(time))
     clicks[:: sample_rate // 5] = 1.0
@@ -49,26 +49,27 @@ def sounds(sample_rate: int) -> list[np.ndarray]:
     return [(0.5 * wave / np.abs(wave).max()).astype(np.float32) for wave in waves]
 
 
-def mean_cosine(vectors: np.ndarray) -> float:
-    """Mean cosine of all pairs of the rows of unit vectors `[N, D]`; NaN where one is not finite."""
-    vectors = np.asarray(vectors, dtype=np.float64)
-    return float((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)].mean())
-
-
 def check(name: str, sha256: str, tower: str, embed: Callable[[], np.ndarray]) -> float:
-    """The mean cosine of a tower ("audio" or "text") on the built-in inputs; logs a warning where it has collapsed.
+    """The mean pairwise cosine of a tower ("audio" or "text") on the built-in inputs; warns where it has collapsed.
 
-    `embed` gives the unit vectors, and is called only where the result for weights with this checksum is neither known in
-    this process nor written down in `memory_file`. A warning is given once per process, weights and tower.
+    `embed` gives their unit vectors `[8, D]`, and is called only where no result for weights with this checksum is
+    written down in `memory_file`. The warning is logged once per process, weights and tower. NaN counts as collapsed.
     """
-    if (sha256, tower) in _known:
-        return _known[sha256, tower]
-    remembered = _recalled(sha256)
-    if tower not in remembered:
-        remembered[tower] = mean_cosine(embed())
-        _remember(sha256, remembered)
-    mean = _known[sha256, tower] = remembered[tower]
-    if not mean <= LIMIT:
+    try:
+        known = json.loads(memory_file(sha256).read_text(encoding="utf-8"))
+        known = {key: float(known[key]) for key in ("audio", "text") if key in known}
+    except (OSError, ValueError, TypeError):  # not there, or spoilt: it is found anew
+        known = {}
+    if tower not in known:
+        vectors = embed().astype(np.float64)
+        known[tower] = float((vectors @ vectors.T)[np.triu_indices(len(vectors), 1)].mean())
+        with contextlib.suppress(OSError):  # a home that is not there or can't be written: the next run checks again
+            if np.isfinite(known[tower]):
+                memory_file(sha256).parent.mkdir(parents=True, exist_ok=True)
+                write_text(memory_file(sha256), json.dumps(known))
+    mean = known[tower]
+    if not mean <= LIMIT and (sha256, tower) not in _warned:
+        _warned.add((sha256, tower))
         inputs = "captions" if tower == "text" else "sounds"
         _log.warning(
             "%s: the %s tower has collapsed: eight very different %s have a mean pairwise cosine of %.4f (healthy: below "
@@ -79,26 +80,5 @@ def check(name: str, sha256: str, tower: str, embed: Callable[[], np.ndarray]) -
 
 
 def memory_file(sha256: str) -> Path:
-    """Where the result for weights with this checksum is kept: below ~/.cache/humanclap, or XDG_CACHE_HOME.
-
-    OSError where there is no home folder.
-    """
+    """Where the result for weights with this checksum is kept: below ~/.cache/humanclap, or XDG_CACHE_HOME."""
     return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "humanclap" / "health" / f"{sha256}.json"
-
-
-def _recalled(sha256: str) -> dict[str, float]:
-    try:
-        content = json.loads(memory_file(sha256).read_text(encoding="utf-8"))
-        return {tower: float(content[tower]) for tower in ("audio", "text") if tower in content}
-    except (OSError, ValueError, TypeError):  # not there, or spoilt: it is found anew
-        return {}
-
-
-def _remember(sha256: str, result: dict[str, float]) -> None:
-    if not all(np.isfinite(list(result.values()))):
-        return
-    try:
-        memory_file(sha256).parent.mkdir(parents=True, exist_ok=True)
-        write_text(memory_file(sha256), json.dumps(result))
-    except OSError:  # a home that is not there or can't be written: the next run checks again
-        pass

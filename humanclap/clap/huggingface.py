@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -29,14 +28,12 @@ if TYPE_CHECKING:
 
 _PROCESSOR_FILE = "processor_config.json"  # where transformers 5 puts the settings when a whole ClapProcessor is saved
 _HUB_ID = re.compile(r"(?!\.)[\w.-]+/[\w.-]+(@[\w.-]+)?")  # "./model" and "../model" are folders that do not exist
-_TOKENIZER_FILES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 _DECISIVE = (
     "feature_size", "sampling_rate", "hop_length", "fft_window_size", "nb_max_samples", "frequency_min", "frequency_max",
     "truncation", "padding",
 )  # fmt: skip
 # 0, 1, 2, ... and 0, 0, 0, ...: some versions of transformers save them with the weights and others make them anew.
 CONSTANTS = ("embeddings.position_ids", "embeddings.token_type_ids")
-_log = logging.getLogger(__name__)
 
 
 # --- the front end --------------------------------------------------------------------------------------
@@ -70,31 +67,30 @@ def laion_settings(fused: bool) -> dict:
     }  # fmt: skip
 
 
-def has_front_end_settings(folder: Path) -> bool:
-    """Whether the settings of a feature extractor are in `folder`, in one of the two places."""
-    whole = folder / _PROCESSOR_FILE
-    return (folder / FRONT_END_FILE).is_file() or (whole.is_file() and "feature_extractor" in _json(whole))
+def front_end_file(folder: Path) -> Path | None:
+    """Where the settings of a feature extractor are in `folder`, of two places, or None."""
+    own, whole = folder / FRONT_END_FILE, folder / _PROCESSOR_FILE
+    if own.is_file():
+        return own
+    return whole if whole.is_file() and "feature_extractor" in _json(whole) else None
 
 
 def _read_front_end(folder: Path) -> FrontEnd:
     """The front end in `folder`. Raises FileNotFoundError where it has none, ValueError for one that is damaged."""
     from transformers import AutoTokenizer
 
-    if not has_front_end_settings(folder):
-        # transformers would go on with its own defaults, which are those of no published LAION model.
+    place = front_end_file(folder)
+    if place is None:  # transformers would go on with its own defaults, which are those of no published LAION model
         raise FileNotFoundError(
             f"{folder} has no {FRONT_END_FILE}: save the model's ClapFeatureExtractor there (save_pretrained)"
         )
-    if not any(all((folder / name).is_file() for name in names) for names in _TOKENIZER_FILES):
-        names = " or ".join(" and ".join(names) for names in _TOKENIZER_FILES)
-        raise FileNotFoundError(f"{folder} has no tokenizer: expected {names}")
-    own = folder / FRONT_END_FILE
-    place = own if own.is_file() else folder / _PROCESSOR_FILE
-    settings = _json(place) if own.is_file() else _json(place)["feature_extractor"]
-    if not isinstance(settings, dict):
-        raise ValueError(f"{place} holds no settings of a feature extractor; save or fetch it again")  # noqa: TRY004
-    if "nb_max_samples" not in settings and {"max_length_s", "sampling_rate"} <= settings.keys():
-        settings["nb_max_samples"] = settings["max_length_s"] * settings["sampling_rate"]
+    if not (folder / "tokenizer.json").is_file() and not all(
+        (folder / f).is_file() for f in ("vocab.json", "merges.txt")
+    ):
+        raise FileNotFoundError(f"{folder} has no tokenizer: expected tokenizer.json or vocab.json and merges.txt")
+    settings = _json(place)
+    if place.name == _PROCESSOR_FILE:
+        settings = settings["feature_extractor"]
     missing = [name for name in _DECISIVE if name not in settings]
     if missing:
         raise ValueError(
@@ -119,29 +115,19 @@ class ClapModelEmbedder(Embedder):
     this seed.
     """
 
-    antialias = False
-    """Whether a long clip's log-mels are smoothed before they are shrunk."""
+    as_laion_clap = False  # whether the front end is laion_clap's, where that differs from transformers'
 
-    def __init__(
-        self,
-        name: str,
-        weights: Sequence[Path],
-        shapes: Mapping[str, torch.Tensor],
-        config: ClapConfig,
-        front_end: FrontEnd,
-        **settings,
-    ):
-        """`shapes` are those of the weights, as in their files; `settings` are Embedder's.
+    def __init__(self, name: str, weights: Path, shapes: Mapping, config: ClapConfig, front_end: FrontEnd, **settings):
+        """`shapes` are those of the weights, as in their file; `settings` are Embedder's.
 
         Raises ValueError for weights or a front end that do not fit the model.
         """
         self.config, self.fused = config, bool(config.audio_config.enable_fusion)
-        require_fit(empty_clapmodel(config), self.as_clapmodel(shapes), weights[0], CONSTANTS)
+        require_fit(empty_clapmodel(config), self.as_clapmodel(shapes), weights, CONSTANTS)
         super().__init__(name, weights, **settings)
         self.preprocessor, self.tokenizer = front_end.settings, front_end.tokenizer
         self.sample_rate = int(self.preprocessor["sampling_rate"])
         self.n_samples = int(self.preprocessor["nb_max_samples"])
-        self.n_frames = self.n_samples // self.preprocessor["hop_length"] + 1
         self.dimension = int(config.projection_dim)
         self._require_fitting_front_end()
         # RoBERTa numbers positions from pad_token_id + 1 on.
@@ -149,20 +135,16 @@ class ClapModelEmbedder(Embedder):
         self.max_tokens = min(self.tokenizer.model_max_length, text.max_position_embeddings - text.pad_token_id - 1)
 
     def as_clapmodel(self, state: Mapping[str, torch.Tensor]) -> Mapping[str, torch.Tensor]:
-        """The weights as they are in their files -> a ClapModel's."""
+        """The weights as they are in their file -> a ClapModel's."""
         return state
 
-    def build(self, state: dict[str, torch.Tensor], path: Path) -> ClapModel:
+    def build(self, state: dict[str, torch.Tensor]) -> ClapModel:
         """The ClapModel of this configuration with these weights, float32."""
-        return clapmodel(self.config, self.as_clapmodel(state), path)
+        return clapmodel(self.config, self.as_clapmodel(state), self.weights)
 
     def encode_audio(self, features: dict[str, torch.Tensor]) -> torch.Tensor:
-        pooled = self.model.audio_model(
-            input_features=features["input_features"].to(self.device),
-            is_longer=features["is_longer"].to(self.device),
-            return_dict=True,
-        ).pooler_output
-        return self.model.audio_projection(pooled)
+        heard = {key: features[key].to(self.device) for key in ("input_features", "is_longer")}
+        return self.model.audio_projection(self.model.audio_model(**heard, return_dict=True).pooler_output)
 
     def encode_text(self, tokens: dict[str, torch.Tensor]) -> torch.Tensor:
         tokens = {key: value.to(self.device) for key, value in tokens.items()}
@@ -182,12 +164,6 @@ class ClapModelEmbedder(Embedder):
         fft_size, hop = int(self.preprocessor["fft_window_size"]), int(self.preprocessor["hop_length"])
         return torch.from_numpy(log_mel(waveform, self.mel_filters, fft_size, hop))
 
-    def draw_more(self, rng: np.random.RandomState, overflow: int) -> None:
-        """What the package draws for a long clip besides its chunks."""
-
-    def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
-        """What the package changes at random in the flags of a batch."""
-
     def features(self, waveforms: Iterable[np.ndarray]) -> dict[str, torch.Tensor]:
         """Clips -> `input_features` float32 `[N, C, T, M]` and `is_longer` bool `[N, 1]`; `windows` under "mean".
 
@@ -196,8 +172,8 @@ class ClapModelEmbedder(Embedder):
         rng = np.random.RandomState(self.seed) if self.window == UPSTREAM else None
         clips = [self._clip(waveform, rng) for waveform in waveforms]
         longer = [is_longer for _, is_longer in clips]
-        if rng is not None and self.fused:
-            self.mark_more(rng, longer)
+        if rng is not None and self.fused and not self.as_laion_clap and not any(longer):
+            longer[rng.randint(0, len(longer))] = True  # transformers marks a short clip where no clip is longer
         counts = torch.tensor([len(mels) for mels, _ in clips])
         flags = torch.tensor(longer).repeat_interleave(counts)[:, None]
         rows = {"input_features": torch.cat([mels for mels, _ in clips]), "is_longer": flags}
@@ -205,58 +181,51 @@ class ClapModelEmbedder(Embedder):
 
     def _clip(self, waveform: np.ndarray, rng: np.random.RandomState | None) -> tuple[torch.Tensor, bool]:
         """A clip -> log-mels `[W, C, T, M]` of its windows, and whether chunks are fused."""
-        overflow = len(waveform) - self.n_samples
-        if self.fused and self.window in (FUSION, UPSTREAM) and overflow > 0:
-            return self._fused_clip(waveform, overflow, rng)
+        if self.fused and self.window in (FUSION, UPSTREAM) and len(waveform) > self.n_samples:
+            return self._fused_clip(waveform, rng)
         policy = "first" if self.window == FUSION else self.window
         draw = None if rng is None else lambda overflow: rng.randint(0, overflow + 1)
         cuts = audio.windows(waveform, self.n_samples, policy, draw)
         mels = torch.stack([self.log_mel(cut) for cut in cuts])[:, None]
         return mels.expand(-1, 4 if self.fused else 1, -1, -1), False
 
-    def _fused_clip(self, waveform, overflow: int, rng) -> tuple[torch.Tensor, bool]:
+    def _fused_clip(self, waveform: np.ndarray, rng: np.random.RandomState | None) -> tuple[torch.Tensor, bool]:
         mel = self.log_mel(waveform)
-        fits = len(mel) == self.n_frames  # longer by less than one hop: as many frames as a clip that fits
-        starts = [] if fits else chunk_starts(len(mel) - self.n_frames + 1, rng)
-        if rng is not None:
-            self.draw_more(rng, overflow)
+        n_frames = self.n_samples // self.preprocessor["hop_length"] + 1
+        fits = len(mel) == n_frames  # longer by less than one hop: as many frames as a clip that fits
+        starts = [] if fits else chunk_starts(len(mel) - n_frames + 1, rng)
+        if rng is not None and self.as_laion_clap:  # which draws a crop that its fused models do not hear
+            rng.randint(0, len(waveform) - self.n_samples + 1)
         if fits:
             return mel.expand(1, 4, -1, -1), False
-        size = (self.n_frames, mel.shape[1])
-        shrunk = F.interpolate(mel[None, None], size, mode="bilinear", align_corners=False, antialias=self.antialias)
-        return torch.cat([shrunk[0], *(mel[None, at : at + self.n_frames] for at in starts)])[None], True
+        size, antialias = (n_frames, mel.shape[1]), self.as_laion_clap
+        shrunk = F.interpolate(mel[None, None], size, mode="bilinear", align_corners=False, antialias=antialias)
+        return torch.cat([shrunk[0], *(mel[None, at : at + n_frames] for at in starts)])[None], True
 
     @cached_property
     def mel_filters(self) -> np.ndarray:
         """`[bins, M]`, float64: models with fusion were trained on filters of htk's kind, others on slaney's."""
         from transformers.audio_utils import mel_filter_bank
 
-        settings = self.preprocessor
-        return mel_filter_bank(
-            num_frequency_bins=int(settings["fft_window_size"]) // 2 + 1,
-            num_mel_filters=int(settings["feature_size"]),
-            min_frequency=settings["frequency_min"],
-            max_frequency=settings["frequency_max"],
-            sampling_rate=self.sample_rate,
-            norm=None if self.fused else "slaney",
-            mel_scale="htk" if self.fused else "slaney",
-        )
+        settings, (norm, scale) = self.preprocessor, (None, "htk") if self.fused else ("slaney", "slaney")
+        n_bins, n_mels = int(settings["fft_window_size"]) // 2 + 1, int(settings["feature_size"])
+        ends = settings["frequency_min"], settings["frequency_max"]
+        return mel_filter_bank(n_bins, n_mels, *ends, self.sample_rate, norm=norm, mel_scale=scale)
 
     def _require_fitting_front_end(self) -> None:
-        needed, text = FUSION if self.fused else "rand_trunc", self.config.text_config
-        for setting, value in (("truncation", needed), ("padding", "repeatpad")):
-            if self.preprocessor[setting] != value:
-                raise ValueError(
-                    f"{self.name}: preprocessor_config.json has {setting} {self.preprocessor[setting]!r}, and the model "
-                    f"(enable_fusion={self.fused}) needs {value!r}"
-                )
-        if not self.tokenizer.is_fast:
-            raise ValueError(f"{self.name}: the tokenizer is a slow one; save it as a RobertaTokenizerFast")
-        if self.tokenizer.pad_token_id != text.pad_token_id:
-            raise ValueError(
-                f"{self.name}: the tokenizer pads with id {self.tokenizer.pad_token_id} and the model with "
-                f"{text.pad_token_id}; RoBERTa counts positions by it"
-            )
+        text = self.config.text_config
+        for what, found, needed in (
+            (
+                "preprocessor_config.json has truncation",
+                self.preprocessor["truncation"],
+                FUSION if self.fused else "rand_trunc",
+            ),
+            ("preprocessor_config.json has padding", self.preprocessor["padding"], "repeatpad"),
+            ("the tokenizer pads with id", self.tokenizer.pad_token_id, text.pad_token_id),
+        ):
+            if found != needed:
+                model = f"the model (enable_fusion={self.fused})"
+                raise ValueError(f"{self.name}: {what} {found!r}, and {model} needs {needed!r}")
         if len(self.tokenizer) > text.vocab_size:
             raise ValueError(
                 f"{self.name}: the tokenizer has {len(self.tokenizer)} tokens, the model only {text.vocab_size}"
@@ -273,30 +242,9 @@ class HuggingFaceClap(ClapModelEmbedder):
         kind of model, and for parts that fit no such model.
         """
         config, weights = _read_config(folder), find_weights(folder)
-        shapes = {key: value for path in weights for key, value in read_shapes(path).items()}
+        shapes = read_shapes(weights)
         self.front_end_parts = _read_front_end(folder if front_end is None else front_end)
         super().__init__(name, weights, shapes, config, self.front_end_parts, **settings)
-
-    def mark_more(self, rng: np.random.RandomState, longer: list[bool]) -> None:
-        """transformers marks one short clip of a batch as longer where none is."""
-        if not any(longer):
-            longer[rng.randint(0, len(longer))] = True
-
-    def as_published(self, sha256: str) -> str:
-        """The checksum of human-clap's weights was found in one place only: another one is logged, not refused."""
-        if self.published_sha256 not in (None, sha256):
-            _log.warning("%s: the weights have sha256 %s, expected %s", self.name, sha256, self.published_sha256)
-        return sha256
-
-    def note_other_front_end(self) -> None:
-        """Log a warning that says in what the front end differs from that of `laion/clap-htsat-fused`, if it does."""
-        laion = laion_settings(fused=True)
-        other = {name: self.preprocessor[name] for name in _DECISIVE if self.preprocessor[name] != laion[name]}
-        if other:
-            expected = {name: laion[name] for name in other}
-            _log.warning(
-                "%s has its own front end, which differs from LAION's: %s, LAION %s", self.name, other, expected
-            )
 
 
 def chunk_starts(n_places: int, rng: np.random.RandomState | None = None) -> list[int]:
@@ -357,20 +305,11 @@ def find_folder(source: str | os.PathLike) -> Path | None:
     return hub_files(hub_model(repository, revision or None)).parent
 
 
-def find_weights(folder: Path) -> list[Path]:
-    """The file with a ClapModel's weights, or its shards. Raises FileNotFoundError for a missing one."""
+def find_weights(folder: Path) -> Path:
+    """The file with a ClapModel's weights. Raises FileNotFoundError for a missing one."""
     for name in WEIGHT_FILES:
         if (folder / name).is_file():
-            return [folder / name]
-        index = folder / f"{name}.index.json"
-        if index.is_file():
-            names = sorted(set(_json(index).get("weight_map", {}).values()))
-            wrong = [shard for shard in names if Path(shard).name != shard or not (folder / shard).is_file()]
-            if wrong or not names:
-                raise FileNotFoundError(
-                    f"{index} names weights that are not beside it: {wrong or 'none'}; copy them there"
-                )
-            return [folder / shard for shard in names]
+            return folder / name
     raise FileNotFoundError(
         f"{folder} has no weights: expected {' or '.join(WEIGHT_FILES)}; save or copy the model there"
     )
@@ -385,8 +324,8 @@ def _read_config(folder: Path) -> ClapConfig:
             f"{folder} has no config.json: it is not the folder of a saved ClapModel (save_pretrained)"
         )
     content = _json(path)
-    if content.get("model_type") != "clap":
-        kind = content.get("model_type")
+    kind = content.get("model_type")
+    if kind != "clap":
         raise ValueError(f"{path} says model_type {kind!r}; allowed: 'clap', a transformers.ClapModel")
     return ClapConfig.from_dict(content)
 

@@ -1,16 +1,13 @@
-"""MS CLAP 2022 and 2023 from their own `.pth` files: all of msclap but its reading of files and what it changes around."""
+"""MS CLAP 2022 and 2023 from their own `.pth` files, through msclap's own model and settings."""
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
-import logging
 import os
 import random
-import sys
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from importlib.metadata import version as version_of
 from pathlib import Path
@@ -26,8 +23,7 @@ from .checkpoints import first_of, load_whole, read_shapes
 from .embedder import Embedder
 
 _LARGEST_KERNEL = 50_000_000  # values of a resampling filter, 200 MB
-# Buffers that BERT and GPT-2 keep in their files in some versions of transformers and not in others; no training
-# changes them.
+# Constant buffers that some versions of transformers save with BERT and GPT-2, and others do not.
 _MAY_DIFFER = ("position_ids", ".attn.bias", ".attn.masked_bias")
 # Which audio encoder is which version's, by the beginning of its weights' names.
 _MARKS = {"2022": "audio_encoder.base.conv_block1.", "2023": "audio_encoder.base.htsat."}
@@ -53,7 +49,7 @@ class MicrosoftClap(Embedder):
             raise ValueError(
                 f"{name} is MS CLAP {version}, and {checkpoint} is {found}: use load_clap('msclap-{found}', checkpoint=...)"
             )
-        super().__init__(name, [checkpoint], **settings)
+        super().__init__(name, checkpoint, **settings)
         package = Path(next(iter(importlib.util.find_spec("msclap").submodule_search_locations)))
         own = (package / "configs" / f"config_{found}.yml").read_text(encoding="utf-8")
         self.version, self._settings = found, yaml.safe_load(own)
@@ -98,13 +94,13 @@ class MicrosoftClap(Embedder):
         """The package decides the rest."""
         return {"package": f"msclap {version_of('msclap')}", "version": self.version}
 
-    def build(self, state: dict[str, torch.Tensor], path: Path) -> torch.nn.Module:
+    def build(self, state: dict[str, torch.Tensor]) -> torch.nn.Module:
         """msclap's own model with the checkpoint's weights."""
         model = _empty_model(self._settings)
-        load_whole(model, state, path, _MAY_DIFFER)
-        encoder = model.audio_encoder.base
-        for part in ("spectrogram_extractor", "logmel_extractor"):
-            _keep_in_float32(getattr(getattr(encoder, "htsat", encoder), part))
+        load_whole(model, state, self.weights, _MAY_DIFFER)
+        encoder = getattr(model.audio_encoder.base, "htsat", model.audio_encoder.base)
+        _keep_in_float32(encoder.spectrogram_extractor)
+        _keep_in_float32(encoder.logmel_extractor)
         return model
 
 
@@ -119,37 +115,15 @@ def msclap_version(state: Mapping[str, torch.Tensor], path: str | os.PathLike) -
     )
 
 
-@contextlib.contextmanager
-def surroundings_kept() -> Iterator[None]:
-    """Restore sys.path, the warnings filters, the generators, grad mode and logging afterwards.
-
-    msclap silences all warnings and transformers' log when it is imported, and building its model draws weights.
-    """
-    from transformers.utils import logging as transformers_log
-
-    path, root = list(sys.path), logging.getLogger()
-    level, handlers, verbosity = root.level, list(root.handlers), transformers_log.get_verbosity()
-    python_state, numpy_state, grad = random.getstate(), np.random.get_state(), torch.is_grad_enabled()
-    try:
-        with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-            yield
-    finally:
-        sys.path[:] = path
-        root.setLevel(level)
-        root.handlers[:] = handlers
-        transformers_log.set_verbosity(verbosity)
-        random.setstate(python_state)
-        np.random.set_state(numpy_state)
-        torch.set_grad_enabled(grad)
-
-
 def _empty_model(settings: Mapping) -> torch.nn.Module:
     """msclap's own model, random.
 
     The package would fetch half a gigabyte of a published text model and then overwrite all of it: meanwhile its
-    `AutoModel.from_pretrained` gives an empty one.
+    `AutoModel.from_pretrained` gives an empty one. Its import silences warnings and transformers' log, and building its
+    model draws weights: all of that is undone.
     """
     from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
+    from transformers.utils import logging
 
     class Given:
         @staticmethod
@@ -159,8 +133,10 @@ def _empty_model(settings: Mapping) -> torch.nn.Module:
     names = ("audioenc_name", "window_size", "hop_size", "mel_bins", "fmin", "fmax", "out_emb")
     names += ("text_model", "transformer_embed_dim", "d_proj")
     named = {name: settings[name] for name in names}
-    with surroundings_kept():
+    verbosity = logging.get_verbosity()
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
         models = importlib.import_module("msclap.models.clap")
+        logging.set_verbosity(verbosity)
         original, models.AutoModel = models.AutoModel, Given
         try:
             return models.CLAP(**named, sample_rate=settings["sampling_rate"], classes_num=settings["num_classes"])
