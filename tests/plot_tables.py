@@ -64,7 +64,7 @@ def control_table(models=SEVEN, kinds=("SRCC", "drop with swapped captions", "AU
 def preference_table(models=SEVEN) -> pd.DataFrame:
     systems = ("natural – audioldm", "audioldm – tango2", "audioldm2 – tango", "all shared captions")
     table = control_table(models, systems).rename(columns={"control": "systems"})
-    return table.assign(floor=0.55, half_agreement=0.8)
+    return table.assign(floor=0.55)
 
 
 def system_table(models=("laion-clap", "wsce+mae"), systems=SYSTEMS) -> pd.DataFrame:

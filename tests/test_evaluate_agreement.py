@@ -111,33 +111,21 @@ def test_the_order_of_the_rows_changes_nothing():
 def test_what_has_no_reliability_or_no_interval():
     ratings = pd.DataFrame({"audio": list("aabbcc"), "text": list("xxyyzz"), "rating": [0, 10, 10, 0, 1, 9.0]})
     found = human_ceiling(ratings, n_resamples=20)  # a negative variance of the pairs is set to 0
-    assert found.variance_clipped and (found.variance_pair, found.reliability, found.lcc_ceiling) == (0, 0, 0)
+    assert (found.variance_pair, found.reliability, found.lcc_ceiling) == (0, 0, 0)
     found = human_ceiling(ratings.assign(rating=5), n_resamples=20)
-    assert np.isnan([found.reliability, found.split_half_srcc, found.reliability_low]).all() and found.n_splits == 0
+    assert np.isnan([found.reliability, found.split_half_srcc, found.reliability_low]).all()
     found = human_ceiling(ratings.assign(text="x", rating=[1, 2, 4, 5, 8, 9]))  # one caption
     assert found.reliability > 0.9 and math.isnan(found.reliability_low)
-
-
-@pytest.mark.parametrize("argument", ["n_splits", "n_resamples", "seed"])
-@pytest.mark.parametrize("bad", [2.5, "5", None, -1])
-def test_bad_arguments_are_named(argument, bad):
-    ratings, _ = simulate(np.full(6, 2), 2, 2)
-    for function in (human_ceiling, ceiling_table):
-        with pytest.raises(ValueError, match=f"{argument} must be a whole number of at least"):
-            function(ratings, **{argument: bad})
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda r: r.assign(is_anchor="False"), "is_anchor holds 'False'; allowed: True and False"),
-        (lambda r: r.assign(is_anchor=0), "is_anchor holds 0; allowed"),
         (lambda r: r.assign(is_anchor=[True] + [False] * 5), "1 ratings are of anchors.*screen_listeners"),
         (lambda r: r.iloc[:2], "1 pairs are too few"),
         (lambda r: r.drop_duplicates("audio"), "none of the 3 pairs has 2 ratings"),
         (lambda r: r.assign(rating=[1, 2, 3, 4, np.nan, 5]), "rating holds 1 NaN"),
-        (lambda r: r.assign(rating=list("abcdef")), "rating must be numbers"),
-        (lambda r: r.drop(columns="text"), "ratings has no column text"),
         (lambda r: r.assign(listener="7"), "listener '7' rated a.wav with 'x' twice"),
         (lambda r: r.assign(text=[None, *"xyyzz"]), "rows have no text"),
     ],

@@ -15,7 +15,7 @@ from scipy import stats
 from humanclap import relate
 from humanclap.evaluate import ceilings, cell_ceilings, homogeneous_score, human_ceiling, screened_ceilings
 from humanclap.evaluate.agreement import Rated
-from humanclap.evaluate.cells import make_cells
+from humanclap.evaluate.inputs import make_cells
 
 BENCHMARKS = Path(__file__).resolve().parent.parent / "benchmarks"
 ceiling_worlds = SimpleNamespace(**runpy.run_path(str(BENCHMARKS / "ceiling_worlds.py")))
@@ -78,16 +78,12 @@ def test_two_ratings_of_a_simulated_pair_correlate_as_in_the_data():
     np.testing.assert_allclose(probit.expected(some, borders, rho), np.mean(by_hand, axis=1), atol=0.03)
 
 
-def test_cells_and_columns():
+def test_cells_and_their_sizes():
     ratings = made()
+    pairs = Rated.of(ratings).pairs
     for by in ceilings.TABLES:
         table = cell_ceilings(ratings, by, metrics=("srcc", "mse"), n_resamples=30)
-        assert " ".join(table.columns) == "cell metric ceiling low high n n_ratings mean_raters note"
-        pairs = Rated.of(ratings).pairs
-        cells = make_cells(pairs, by)
-        names = [cell.name for cell in cells] + (["within systems"] if by == "system" else [])
-        assert list(table["cell"]) == [name for name in names for _ in range(2)]
-        for cell in cells:
+        for cell in make_cells(pairs, by):
             row = table[table["cell"] == cell.name].iloc[0]
             assert (row["n"], row["n_ratings"]) == (cell.rows.sum(), pairs["n_ratings"][cell.rows].sum())
         assert ((table["low"] < table["ceiling"]) & (table["ceiling"] < table["high"])).all()
@@ -132,7 +128,7 @@ def test_systems_that_are_not_known_not_natural_or_too_small():
     few = ratings[(ratings["system"] != "tango") | number.isin(number[ratings["system"] == "tango"].unique()[:3])]
     table = cell_ceilings(few, "system", metrics=("srcc",), n_resamples=5).set_index("cell")
     assert table.loc["tango", "note"] == "fewer than 4 pairs" and math.isnan(table.loc["tango", "ceiling"])
-    assert table.loc["within systems", "note"] == "without tango: fewer than 4 pairs"
+    assert table.loc["within systems", "note"] == "without tango (fewer than 4 pairs)"
 
 
 @pytest.mark.parametrize(
@@ -152,12 +148,8 @@ def test_what_cannot_be_known_is_marked(change, note):
 @pytest.mark.parametrize(
     ("change", "arguments", "message"),
     [
-        (lambda r: r.drop(columns="text"), {}, "ratings has no column text"),
         (lambda r: r.assign(is_anchor=True), {}, "are of anchors"),
         (lambda r: r, {"by": "listener"}, "by must be one of overall, system, score_range, not 'listener'"),
-        (lambda r: r, {"metrics": ("rho",)}, "metrics must be one of .* not 'rho'"),
-        (lambda r: r, {"n_resamples": -1}, "n_resamples must be a whole number of at least 0"),
-        (lambda r: r, {"seed": 1.5}, "seed must be a whole number of at least 0"),
         (lambda r: r.assign(system=[None, *r["system"][1:]]), {}, "one pair is of two systems"),
     ],
 )

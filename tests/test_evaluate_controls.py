@@ -60,7 +60,7 @@ def test_auc_without_one_side_in_a_resample_is_counted():
         (([1.0], []), "needs both sides, not 1 matched"),
         (([1, np.nan], [1, 2]), "matched holds 1 NaN"),
         (([1, 2], [1, 2], ["a", "b"]), "groups .captions. of both sides"),
-        (([1, 2], [1, 2], ["a", "b"], ["a"]), "groups has 1 labels for 2 pairs"),
+        (([1, 2], [1, 2], ["a", "b"], ["a"]), "groups has labels of shape .1,. for 2 pairs"),
     ],
 )
 def test_auc_bad_input_is_named(arguments, message):

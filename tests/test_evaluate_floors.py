@@ -148,7 +148,7 @@ def test_captions_all_alike_predict_a_constant():
         (lambda p: p, lambda p: p.assign(target=np.nan), "target of test_pairs holds 50 NaN"),
         (lambda p: p, lambda p: p.drop(columns="text"), "test_pairs has no column text"),
         (lambda p: p, lambda p: p.drop(columns="target"), "test_pairs has no column target"),
-        (lambda p: p.assign(text=None), lambda p: p, "train_pairs has 80 missing captions"),
+        (lambda p: p.assign(text=None), lambda p: p, "train_pairs: 80 of 80 rows have no text"),
         (lambda p: p, lambda p: p.iloc[:0], "test_pairs has no rows"),
     ],
 )

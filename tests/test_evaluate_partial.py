@@ -54,7 +54,7 @@ def test_every_resample_equals_the_definition_on_the_pairs_written_out(study):
     score, target, words, system, caption = study
     plan = ResamplePlan.draw(caption, 40, seed=3)
     statistic = WeightedPartialSrcc(np.stack([score, -target]), target, [words, words > 6], system)
-    found = np.concatenate([statistic(weights) for _, weights in plan.chunks()], axis=1)
+    found = np.concatenate([statistic(weights) for weights in map(plan.weights, plan.spans())], axis=1)
     for resample in range(40):
         rows = plan.indices(resample)
         covariates = [words[rows], words[rows] > 6]

@@ -51,12 +51,7 @@ def study():
     for model, seed in (("a", 0), ("a", 1), ("b", np.nan)):
         noisy = np.round(pairs["target"] + 0.4 * rng.normal(size=len(pairs)), 1)
         tables.append(pairs.assign(model=model, training_seed=seed, clap_score=noisy))
-    ratings = [
-        (pair.audio, pair.text, int(np.clip(round(10 * pair.target + 2 * rng.normal()), 0, 10)), f"l{listener}")
-        for pair in pairs.itertuples()
-        for listener in range(int(pair.text[1:]) % 5)  # 0 to 4 listeners, the same for all clips of a caption
-    ]
-    return pd.concat(tables, ignore_index=True), pd.DataFrame(ratings, columns=["audio", "text", "rating", "listener"])
+    return pd.concat(tables, ignore_index=True)
 
 
 def test_ties_count_half(by_hand):
@@ -66,7 +61,7 @@ def test_ties_count_half(by_hand):
     assert row["value"] == pytest.approx((1 + 0 + 0.5 + 0.5 + 1) / 5)
     assert (row["n"], row["n_captions"], row["n_ties_score"], row["n_ties_people"]) == (5, 5, 1, 1)
     assert found["systems"].tolist() == ["natural – tango", ALL_SHARED]
-    assert found[["half_agreement", "floor"]].isna().all(axis=None)
+    assert found["floor"].isna().all()
 
 
 def test_floor_always_prefers_the_better_system_of_train(by_hand):
@@ -77,37 +72,15 @@ def test_floor_always_prefers_the_better_system_of_train(by_hand):
         preferences(by_hand, train_pairs=train[:1], min_captions=2)
 
 
-def test_halves_of_two_listeners_are_the_two_listeners(by_hand):
-    """Two listeners a caption: one in each half, so every split says whether they prefer the same clip."""
-    differences = [(3, 1), (2, -1), (0, 4), (-1, -5), (0, 0)]
-    ratings = [
-        (clip.audio, clip.text, 5 + (d if clip.system == "natural" else 0), f"l{listener}")
-        for clip in by_hand.itertuples()
-        for listener, d in enumerate(differences[int(clip.text[1:])])
-    ]
-    ratings = pd.DataFrame(ratings, columns=["audio", "text", "rating", "listener"])
-    row = preferences(by_hand, ratings, min_captions=2, n_resamples=20).iloc[0]
-    assert row["half_agreement"] == pytest.approx((1 + 0 + 0.5 + 1 + 0.5) / 5)
-    assert row["n_half"] == 5
-    one = ratings[(ratings["listener"] == "l0") | (ratings["text"] != "c1")]  # c1 has one listener left
-    row = preferences(by_hand, one, min_captions=2, n_resamples=20).iloc[0]
-    assert row["half_agreement"] == pytest.approx((1 + 0.5 + 1 + 0.5) / 4) and row["n_half"] == 4
-    with pytest.raises(ValueError, match="none of the pairs"):
-        preferences(by_hand, ratings.assign(text="other"), min_captions=2)
-
-
 def test_systems_that_share_captions_come_from_the_data(study):
-    scores, ratings = study
-    found = preferences(scores, ratings, n_resamples=50)
+    found = preferences(study, n_resamples=50)
     for _, rows in found.groupby("model"):
         assert rows["systems"].tolist() == [*RELATE_PAIRS, ALL_SHARED]
         assert rows["n"].tolist() == [30] * 6 + [180]
-    assert found["n_half"].iloc[0] == sum(caption % 5 >= 2 for caption in range(1, 60, 2))
-    assert (found["half_agreement"].dropna() > 0.5).all()
 
 
 def test_intervals_are_a_loop_over_resamples_with_seeds_averaged(study):
-    scores, _ = study
+    scores = study
     found = preferences(scores, n_resamples=40, seed=6)
     runs = [scores[scores["training_seed"] == seed] for seed in (0, 1)]
     items = runs[0].merge(runs[0], on="text", suffixes=("_a", "_b"))
@@ -132,17 +105,15 @@ def test_intervals_are_a_loop_over_resamples_with_seeds_averaged(study):
 
 
 def test_the_order_of_the_rows_changes_nothing(study):
-    scores, ratings = study
-    key = ["model", "systems"]
+    tables = study, study.sample(frac=1, random_state=0)
     first, second = (
-        preferences(s, r, n_resamples=30).sort_values(key, ignore_index=True)
-        for s, r in ((scores, ratings), (scores.sample(frac=1, random_state=0), ratings.sample(frac=1, random_state=1)))
+        preferences(t, n_resamples=30).sort_values(["model", "systems"], ignore_index=True) for t in tables
     )
     pd.testing.assert_frame_equal(first, second, rtol=0, atol=1e-12)
 
 
 def test_means_of_systems_are_those_of_their_pairs_and_a_missing_one_is_marked(study):
-    scores, _ = study
+    scores = study
     found = system_means(scores, n_resamples=30, seed=2)
     for row in found.itertuples():
         rows = scores[(scores["model"] == row.model) & (scores["system"] == row.system)]
@@ -158,7 +129,7 @@ def test_means_of_systems_are_those_of_their_pairs_and_a_missing_one_is_marked(s
 
 
 def test_few_captions_are_left_out_and_told(study):
-    scores, _ = study
+    scores = study
     odd = scores[scores["audio"].str.startswith("tango2/")].head(1)
     extra = [  # one caption of tango and audioldm2 also has a clip of tango2
         rows.iloc[[0]].assign(text="c0", audio="tango2/test/extra.wav", system="tango2", target=odd["target"].iloc[0])
@@ -179,7 +150,7 @@ def test_few_captions_are_left_out_and_told(study):
 
 @pytest.mark.parametrize("compare", [system_means, preferences])
 def test_no_systems(study, compare):
-    scores, _ = study
+    scores = study
     with pytest.raises(ValueError, match="no column system"):
         compare(scores.drop(columns="system"))
     with pytest.raises(ValueError, match="names no system"):

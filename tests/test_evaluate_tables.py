@@ -203,7 +203,7 @@ def with_nan(table):
             {"by": "system"},
             "1 of 120 pairs have no",
         ),
-        (lambda t: t.assign(model=t["model"].where(t.index > 0)), {}, r"missing values in \{'model': 1\}"),
+        (lambda t: t.assign(model=t["model"].where(t.index > 0)), {}, "the score table: 1 of 360 rows have no model"),
         (lambda t: t.iloc[:0], {}, "no rows"),
         (lambda t: t, {"by": "speaker"}, "by must be one of overall, system, score_range.* not 'speaker'"),
         (lambda t: t, {"metrics": ["rmse"]}, "metric.* must be one of .*rmse"),

@@ -9,21 +9,15 @@ from scipy import stats
 from test_evaluate_tables import make_pairs, make_table
 
 from humanclap.evaluate import breakdown
-from humanclap.evaluate.cells import FURTHER, is_temporal, make_cells, n_events, n_words
+from humanclap.evaluate.inputs import FURTHER, is_temporal, make_cells, n_words
 
 B = 40
 CELLS = {
-    "n_events": ["1 event", "2 events", "3 events", "4+ events"],
     "caption_length": ["1-6 words", "7-9 words", "10-13 words", "14+ words"],
     "temporal": ["temporal words", "no temporal words"],
     "n_ratings": ["1 rating", "2 ratings", "3 ratings", "4 ratings", "5+ ratings"],
     "rating_std": ["one rating", "SD <1", "SD 1-2", "SD 2-3", "SD >=3"],
 }
-# Sixty captions of REL.csv, drawn with pandas' seed 77 and counted by hand, by one reader who saw the rule's own count.
-BY_HAND = (
-    "3 2 4 2 3 2 2 2 2 2 1 2 1 2 3 1 4 3 3 1 4 2 2 1 5 2 3 1 2 2 1 4 2 3 2 2 4 1 2 2 2 2 3 2 3 2 2 3 2 2 2 2 2 3 2 3 "
-    "4 4 2 1"
-)
 
 
 @pytest.fixture(scope="module")
@@ -45,7 +39,6 @@ def masks(pairs: pd.DataFrame, by: str) -> list[np.ndarray]:
     thens = np.array([text.count(" then ") for text in pairs["text"]])
     ones, twos = (spread >= 1) & (spread < 2), (spread >= 2) & (spread < 3)
     return {
-        "n_events": [thens == 0, thens == 1, thens == 2, thens == 3],
         "caption_length": [words <= 6, (words >= 7) & (words <= 9), (words >= 10) & (words <= 13), words >= 14],
         "temporal": [thens > 0, thens == 0],
         "n_ratings": [ratings == 1, ratings == 2, ratings == 3, ratings == 4, ratings >= 5],
@@ -76,52 +69,20 @@ def test_a_data_set_of_means_has_no_cells_by_ratings_and_says_so(table):
 @pytest.mark.parametrize(
     ("by", "spoil", "message"),
     [
-        ("n_ratings", lambda t: t.drop(columns="n_ratings"), "needs the column n_ratings: aggregate_pairs"),
-        ("rating_std", lambda t: t.drop(columns="rating_std"), "needs the column rating_std"),
+        ("n_ratings", lambda t: t.drop(columns="n_ratings"), "aggregate_pairs makes n_ratings.*no column n_ratings"),
+        ("rating_std", lambda t: t.drop(columns="rating_std"), "no column rating_std"),
         (
             "n_ratings",
             lambda t: t.assign(n_ratings=t["n_ratings"].where(t["audio"] != t["audio"][0])),
-            "1 of 180 pairs have no n_ratings",
+            "1 of 180 rows have no n_ratings",
         ),
-        ("rating_std", lambda t: t.assign(rating_std=np.nan), "pairs with several ratings have no rating_std"),
+        ("rating_std", lambda t: t.assign(rating_std=np.nan), "rows have no rating_std"),
         ("n_ratings", lambda t: t.assign(n_ratings=t["n_ratings"] + (t.index == 200)), "n_ratings differs between"),
     ],
 )
 def test_what_is_missing_is_named(table, by, spoil, message):
     with pytest.raises(ValueError, match=message):
         breakdown(spoil(table), by=by, n_resamples=B)
-
-
-@pytest.mark.parametrize(
-    ("caption", "events"),
-    [
-        ("An engine revving", 1),
-        ("A man and a woman talk", 1),
-        ("A woman speaks followed by birds chirping", 2),
-        ("A man speaks and laughs", 2),
-        ("Soft clicking and electronic beeping", 2),
-        ("A person speaks, followed by a burp, and then laughter", 3),
-        ("Wind blowing with a man speaking followed by a loud click and a light hum", 3),  # known miss: four
-        ("Quacking of a duck with rustling and chirping birds with a woman and man speaking", 4),
-        ("A dog barks in the background, loudly", 1),
-        ("Rain falls as well as thunder", 2),
-        ("Someone snores AND a man speaks", 2),
-        ("", 1),
-        ("sandpaper thenar withering", 1),  # joining words inside others are no joining words
-        ("Sirens and dogs howling", 1),  # known miss: two
-        ("A cat meows, some silence, then begins meowing", 3),  # known miss: silence is no event
-    ],
-)
-def test_events_of_a_caption(caption, events):
-    assert list(n_events([caption])) == [events]
-
-
-def test_events_of_real_captions_agree_with_a_count_by_hand(real_ratings):
-    captions = real_ratings["text"].drop_duplicates().sample(60, random_state=77)
-    by_hand = np.array(BY_HAND.split(), int)
-    found = n_events(captions)
-    assert (found == by_hand).sum() == 56
-    assert (np.abs(found - by_hand) <= 1).sum() == 59
 
 
 def test_words_and_temporal_words():

@@ -108,7 +108,7 @@ def test_without_correction_fewer_resamples_and_no_marks_of_difference(scores):
         ({"baseline": "laion", "ceilings": pd.DataFrame({"cell": ["all"]})}, "ceilings has no column metric, ceiling"),
         (
             {"baseline": "laion", "ceilings": pd.DataFrame({"cell": ["all"] * 2, "metric": "srcc", "ceiling": 1.0})},
-            "ceilings has cell 'all', metric 'srcc' twice",
+            "ceilings must have one row for each cell, metric",
         ),
         ({"baseline": "laion", "by": "speaker"}, "by must be one of"),
     ],

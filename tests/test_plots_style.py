@@ -13,7 +13,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.text import Text
 
 from humanclap import plots
-from humanclap.evaluate.screening import ALL_LEFT, COMMON
+from humanclap.evaluate.agreement import ALL_LEFT, COMMON
 from humanclap.plots import ratings, style
 
 CLIPS = {f"clip {i}, {'a long name ' * i}": np.random.default_rng(i).normal(0, 0.1, 8000) for i in range(5)}

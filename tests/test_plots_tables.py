@@ -126,7 +126,7 @@ def test_figures_draw_the_tables_of_evaluate():
     axis = plots.overall_forest(table, metric="lcc").axes[0]
     np.testing.assert_allclose(points(axis), table.loc[table["metric"] == "lcc", "value"])
     assert len(spans(axis, "seeds")) == 1
-    kinds = ("n_events", "temporal")
+    kinds = ("n_ratings", "temporal")
     table = pd.concat([evaluate.breakdown(scores, by, n_resamples=50).assign(breakdown=by) for by in kinds])
     figure = plots.further_breakdowns(table)  # no caption has temporal words: that cell is empty, and marked
     assert len(points(figure.axes[1], upright=True)) == 2
@@ -221,14 +221,14 @@ def test_each_control_has_its_panel_and_its_chance():
     assert words(figure).count("no value") == 1
 
 
-def test_preferences_are_drawn_between_floor_and_listeners():
+def test_preferences_are_drawn_beside_the_floor():
     table = tables.preference_table(("mae", "mse"))
     figure = plots.preferences(table)
     for axis, rows in panels(figure, table, "systems"):
         np.testing.assert_allclose(points(axis), rows["value"])
-        assert set(at(axis, "floor")) == {0.55} and set(at(axis, "ceiling")) == {0.8}
+        assert set(at(axis, "floor")) == {0.55}
     assert "AudioLDM 2 – Tango\nn = 480" in words(figure)
-    figure = plots.preferences(table.drop(columns=["floor", "half_agreement", "n"]))
+    figure = plots.preferences(table.drop(columns=["floor", "n"]))
     assert len(at(figure.axes[0], "floor")) == 0 and legend(figure) == ["chance"]
 
 

@@ -290,7 +290,7 @@ def test_every_analysis_runs_or_says_what_it_lacks(tmp_path, means):
     found = load_rated_set(tmp_path)
     train, test = (found.pairs[found.pairs["split"] == split].reset_index(drop=True) for split in ("train", "test"))
     scores, settings = with_scores(test), {"n_resamples": 100, "seed": 0}
-    for by in evaluate.cells.BREAKDOWNS:
+    for by in evaluate.inputs.BREAKDOWNS:
         table = evaluate.breakdown(scores, by=by, **settings)
         assert (table["value"].notna() | (table["note"] != "")).all(), by  # no cell is empty without a word
     for by in ("overall", "system", "score_range"):

@@ -1,6 +1,6 @@
 """What a score is worth: correlations, intervals, the paper's tables, ceilings, floors and controls."""
 
-from .agreement import ceiling_table, human_ceiling
+from .agreement import ceiling_table, human_ceiling, listener_habits, screening_agreement, screening_rules
 from .bootstrap import (
     Comparison,
     Correlations,
@@ -18,19 +18,8 @@ from .calibration import calibrate, calibrated_scores, fit_map, reliability_curv
 from .ceilings import cell_ceilings, homogeneous_score, screened_ceilings
 from .floors import blind_baselines, blind_predictions, strongest_blind
 from .listening import AnchorAuc, anchor_auc, listening_table, swap_captions
-from .render import render_table, write_table
-from .screening import (
-    anchor_rule,
-    listener_habits,
-    near_another,
-    no_screening,
-    relate_rule,
-    screening_agreement,
-    screening_rules,
-    z_scores,
-)
 from .systems import SYSTEMS_NOTE, preferences, system_means
-from .tables import ablation, breakdown, paper_table
+from .tables import ablation, breakdown, paper_table, render_table, write_table
 from .weighted import METRICS, WeightedCorrelations
 
 __all__ = [
@@ -43,7 +32,6 @@ __all__ = [
     "WeightedCorrelations",
     "ablation",
     "anchor_auc",
-    "anchor_rule",
     "blind_baselines",
     "blind_predictions",
     "bootstrap_correlations",
@@ -62,12 +50,9 @@ __all__ = [
     "listener_habits",
     "listening_table",
     "mean_interval",
-    "near_another",
-    "no_screening",
     "paired_p",
     "paper_table",
     "preferences",
-    "relate_rule",
     "reliability_curve",
     "render_table",
     "screened_ceilings",
@@ -78,5 +63,4 @@ __all__ = [
     "system_means",
     "two_sided_p",
     "write_table",
-    "z_scores",
 ]

@@ -7,8 +7,9 @@ draws serves every score, metric and cell, so differences are paired.
 
 from __future__ import annotations
 
+import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -110,11 +111,10 @@ class ResamplePlan:
         """How often each pair (of `rows`) is in the resamples `span`: float32 [n, B]."""
         return self.counts[:, span].astype(np.float32).take(self.codes[rows], axis=0)
 
-    def chunks(self, rows=slice(None)) -> Iterator[tuple[slice, np.ndarray]]:
-        """Yield (slice of resamples, weights [n, B] of the pairs `rows`) over the whole plan."""
-        for start in range(0, self.n_resamples, CHUNK):
-            span = slice(start, min(start + CHUNK, self.n_resamples))
-            yield span, self.weights(span, rows)
+    def spans(self) -> list[slice]:
+        """The resamples in chunks that are done together."""
+        ends = [*range(0, self.n_resamples, CHUNK), self.n_resamples]
+        return [slice(*span) for span in itertools.pairwise(ends)]
 
     def indices(self, resample: int) -> np.ndarray:
         """Positions of the pairs of one resample, written out: for a plain loop over resamples."""
@@ -232,7 +232,7 @@ def bootstrap_samples(
     statistic: Callable[[np.ndarray], np.ndarray], plan: ResamplePlan, rows=slice(None)
 ) -> np.ndarray:
     """`statistic` of every resample: it maps weights [n, B] (of the pairs `rows`) to [..., B]; here B = n_resamples."""
-    return np.concatenate([statistic(weights) for _, weights in plan.chunks(rows)], axis=-1)
+    return np.concatenate([statistic(plan.weights(span, rows)) for span in plan.spans()], axis=-1)
 
 
 @dataclass(frozen=True)
@@ -266,15 +266,20 @@ def bootstrap_correlations(score, target, groups=None, n_resamples: int = 2000, 
     `ResamplePlan.draw` do.
     """
     score, target = as_pair(score, target)
-    codes = own_groups(target, score) if groups is None else group_codes(groups, len(score))
-    plan = ResamplePlan.draw(codes, n_resamples, seed)
+    plan = plan_for(groups, target, score, n_resamples=n_resamples, seed=seed)
     weighted = WeightedCorrelations(score, target)
-    estimate = correlations(score, target)
+    found = correlations(score, target)
     samples = bootstrap_samples(lambda weights: np.stack(list(weighted(weights).values()))[:, 0], plan)
-    ends = {m: Estimate(getattr(estimate, m), samples[i]).ends() for i, m in enumerate(METRICS)}
-    low, high = (Correlations(**{m: ends[m][side] for m in METRICS}, n=len(score)) for side in (0, 1))
+    ends = [Estimate(getattr(found, metric), drawn).ends() for metric, drawn in zip(METRICS, samples, strict=True)]
+    low, high = (Correlations(*side, n=len(score)) for side in zip(*ends, strict=True))
     n_constant = int(np.isnan(samples).any(axis=0).sum())
-    return BootstrapCorrelations(estimate, low, high, plan.n_resamples, n_constant, plan.n_groups)
+    return BootstrapCorrelations(found, low, high, plan.n_resamples, n_constant, plan.n_groups)
+
+
+def plan_for(groups, *columns: np.ndarray, n_resamples: int, seed: int) -> ResamplePlan:
+    """A plan over captions (`groups` [n]) or, where they are None, over single pairs, in the order of `columns` [n]."""
+    codes = own_groups(*columns) if groups is None else group_codes(groups, len(columns[0]))
+    return ResamplePlan.draw(codes, n_resamples, seed)
 
 
 @dataclass(frozen=True)
@@ -310,27 +315,23 @@ def compare(
     choice(metric, "metric", METRICS)
     score_a, target = as_pair(score_a, target, "score_a")
     score_b, _ = as_pair(score_b, target, "score_b")
-    codes = own_groups(target, score_a, score_b) if groups is None else group_codes(groups, len(target))
-    plan = ResamplePlan.draw(codes, n_resamples, seed)
+    plan = plan_for(groups, target, score_a, score_b, n_resamples=n_resamples, seed=seed)
     weighted = WeightedCorrelations(np.stack([score_a, score_b]), target, (metric,))
     samples = bootstrap_samples(lambda weights: weighted(weights)[metric], plan)
     a, b = (getattr(correlations(score, target), metric) for score in (score_a, score_b))
-    found = Estimate(a, samples[0]) - Estimate(b, samples[1])
-    p, note = found.p(plan.n_groups), few_captions(plan.n_groups)
-    return Comparison(
-        metric, a, b, found.value, *found.ends(), p, len(target), plan.n_resamples, found.n_undefined, note
-    )
+    found, n = Estimate(a - b, samples[0] - samples[1]), plan.n_groups
+    counted = len(target), plan.n_resamples, found.n_undefined
+    return Comparison(metric, a, b, found.value, *found.ends(), found.p(n), *counted, few_captions(n))
 
 
 @dataclass(frozen=True)
 class MeanInterval:
-    """A mean with its 95 % interval; `samples` [B] are the expanded resamples, n_groups the captions, note as `low`."""
+    """A mean with its 95 % interval over n_groups captions; note: why there is no interval, or ""."""
 
     mean: float
     low: float
     high: float
     n_groups: int
-    samples: np.ndarray
     note: str = ""
 
 
@@ -347,12 +348,23 @@ def mean_interval(values, groups, n_resamples: int = 2000, seed: int = 0) -> Mea
     n = int(codes.max(initial=-1)) + 1
     mean = float(values.mean()) if len(values) else np.nan
     if n < MIN_CAPTIONS:
-        return MeanInterval(mean, np.nan, np.nan, n, np.full(n_resamples, np.nan), few_prompts(n))
-    plan = ResamplePlan.draw(codes, n_resamples, seed)
-    samples = bootstrap_samples(lambda weights: values @ (w := weights.astype(float)) / w.sum(axis=0), plan)
+        return MeanInterval(mean, np.nan, np.nan, n, few_prompts(n))
+    samples = bootstrap_samples(weighted_mean(values), ResamplePlan.draw(codes, n_resamples, seed))
     factor = np.sqrt(n / (n - 1)) * stats.t.ppf(TAIL[1], n - 1) / stats.norm.ppf(TAIL[1])
-    samples = mean + factor * (samples - mean)
-    return MeanInterval(mean, *percentile_interval(samples), n, samples)
+    return MeanInterval(mean, *percentile_interval(mean + factor * (samples - mean)), n)
+
+
+def weighted_mean(values: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """Means of `values` [n] or [R, n] under weights [n, B]: [B] or [R, B]. NaN is left out; NaN where nothing is left."""
+    defined = np.isfinite(values)
+    filled = np.where(defined, values, 0.0)
+
+    def mean(weights: np.ndarray) -> np.ndarray:
+        weights = weights.astype(float)
+        with np.errstate(invalid="ignore"):  # no pair at all, or none in the resample: 0 / 0 is NaN
+            return filled @ weights / (defined @ weights)
+
+    return mean
 
 
 def few_prompts(n: int) -> str:

@@ -9,8 +9,8 @@ import pandas as pd
 
 from humanclap.checks import choice, listed, whole_number
 
-from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, percentile_interval, seed_sd
-from .inputs import FEW, MIN_PAIRS, SEED, Wide, as_pair, group_codes, own_groups, pair_index, partners, widen
+from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, percentile_interval, plan_for, seed_sd, weighted_mean
+from .inputs import FEW, MIN_PAIRS, SEED, Wide, as_pair, pair_index, partners, widen
 from .weighted import WeightedCorrelations
 
 MAPS = ("none", "linear", "isotonic")
@@ -81,20 +81,19 @@ def calibrate(
     rows = []
     for kind in MAPS:
         engine = WeightedCorrelations(np.vstack([_mapped(fitted, test, kind), constant]), test.target, ("srcc", "mse"))
-        whole = {metric: values[:, 0] for metric, values in engine(np.ones((n, 1), np.float32)).items()}
-        if n < MIN_PAIRS:
-            whole = {metric: np.full_like(values, np.nan) for metric, values in whole.items()}
+        whole = engine(np.ones((n, 1), np.float32))
+        srcc, mse = (whole[metric][:, 0] if n >= MIN_PAIRS else np.full(len(whole[metric]), np.nan) for metric in whole)
         samples = bootstrap_samples(lambda weights, engine=engine: engine(weights)["mse"], plan)
-        reference = Estimate(whole["mse"][-1], samples[-1])
+        reference = Estimate(mse[-1], samples[-1])
         for name in test.models:
             runs = test.rows(name)
-            found, srcc = Estimate.mean(whole["mse"][runs], samples[runs]), float(whole["srcc"][runs].mean())
+            found, rank = Estimate.mean(mse[runs], samples[runs]), float(srcc[runs].mean())
             gain = found - reference
-            row = {"model": name, "map": kind, "mse": found.value, **found.row(), "srcc": srcc}
+            row = {"model": name, "map": kind, "mse": found.value, **found.row(), "srcc": rank}
             row |= {"constant_mse": reference.value, "difference": gain.value, **gain.row("difference_")}
-            row |= {"n": n, "n_validation": len(fitted.target), "n_seeds": len(runs)}
-            note = "" if np.isfinite(srcc) else "constant: the map or score says nothing"
-            rows.append(row | {"seed_sd": seed_sd(whole["mse"][runs]), "note": FEW if n < MIN_PAIRS else note})
+            row |= {"n": n, "n_validation": len(fitted.target), "n_seeds": len(runs), "seed_sd": seed_sd(mse[runs])}
+            note = "" if np.isfinite(rank) else "constant: the map or score says nothing"
+            rows.append(row | {"note": FEW if n < MIN_PAIRS else note})
     return pd.DataFrame(sorted(rows, key=lambda row: test.models.index(row["model"])))
 
 
@@ -113,18 +112,15 @@ def reliability_curve(
     bins = whole_number(bins, "bins", 1)
     edges = np.unique(np.quantile(score, np.arange(1, bins) / bins))
     number = np.unique(np.searchsorted(edges, score, side="left"), return_inverse=True)[1]
-    plan = ResamplePlan.draw(
-        own_groups(target, score) if groups is None else group_codes(groups, len(score)), n_resamples, seed
-    )
+    plan = plan_for(groups, target, score, n_resamples=n_resamples, seed=seed)
     rows = []
     for place in range(number.max() + 1):
         chosen = number == place
-        n, inside = int(chosen.sum()), target[chosen]
-        with np.errstate(invalid="ignore"):  # no pair of the bin in a resample: 0 / 0 is NaN
-            samples = bootstrap_samples(lambda w, inside=inside: inside @ w / w.sum(axis=0), plan, chosen)
+        n, own = int(chosen.sum()), score[chosen]
+        samples = bootstrap_samples(weighted_mean(target[chosen]), plan, chosen)
         low, high = percentile_interval(samples) if n >= MIN_PAIRS else (np.nan, np.nan)
-        row = {"bin": place + 1, "score_low": score[chosen].min(), "score_high": score[chosen].max()}
-        row |= {"score": score[chosen].mean(), "target": inside.mean(), "low": low, "high": high, "n": n}
+        row = {"bin": place + 1, "score_low": own.min(), "score_high": own.max(), "score": own.mean()}
+        row |= {"target": target[chosen].mean(), "low": low, "high": high, "n": n}
         rows.append(row | {"note": "" if n >= MIN_PAIRS else FEW})
     return pd.DataFrame(rows)
 

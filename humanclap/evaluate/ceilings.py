@@ -24,9 +24,8 @@ from humanclap import relate
 from humanclap.checks import choice, whole_number
 
 from .agreement import SINGLE, Components, Rated
-from .bootstrap import TAIL, ResamplePlan, bootstrap_samples, percentile_interval
-from .cells import ALL, SYNTHESIZED, WITHIN, Cell, known_systems, make_cells
-from .inputs import FEW, MIN_PAIRS, Wide, as_ratings, pair_index, widen
+from .bootstrap import TAIL, Estimate, ResamplePlan, bootstrap_samples
+from .inputs import MIN_PAIRS, WITHIN, Cell, as_ratings, known_systems, make_cells, pair_index, widen, within_systems
 from .weighted import METRICS
 
 MIN_STRATUM = 30  # pairs from which a system is fitted by itself
@@ -146,41 +145,39 @@ def cell_ceilings(
     n_resamples, seed = whole_number(n_resamples, "n_resamples"), whole_number(seed, "seed")
     choice(by, "by", TABLES)
     rated = Rated.of(ratings)
-    unknown, captions = rated.unknown(), rated.pairs["text"].to_numpy(object)
-    cells = [
-        Cell(cell.name, cell.rows, cell.note or unknown or (rated.only(cell.rows).unknown() if by == "system" else ""))
-        for cell in make_cells(rated.pairs, by)
-    ]
-    plan = ResamplePlan.draw(captions, n_resamples, seed) if n_resamples and len(set(captions)) > 1 else None
-    values, samples = _simulated_cells(rated, by, metrics, plan, seed) if not unknown else ({}, {})
-    rows, usable = [], []
-    for cell in cells:
+    unknown, plan = rated.unknown(), rated.plan(n_resamples, seed)
+    found = {} if unknown else _simulated(rated, by, metrics, plan, seed)
+    cells = []
+    for cell in make_cells(rated.pairs, by):
         part = rated.only(cell.rows)
-        found = {
-            metric: (values.get((cell.name, metric), np.nan), samples.get((cell.name, metric))) for metric in metrics
-        }
-        if not cell.note and by != "score_range":
-            found |= _from_components(part, cell.rows, plan)
-        if not cell.note and cell.name not in (ALL, SYNTHESIZED):
-            usable.append((cell, found))
-        rows += _ceiling_rows(cell, part.raters, found, metrics)
+        note = cell.note or unknown or (part.unknown() if by == "system" else "")
+        cells.append(Cell(cell.name, cell.rows, note))
+        if not note and by != "score_range":
+            found |= _from_components(cell, part, plan)
     if by == "system":
-        single = [cell for cell in cells if cell.name not in (ALL, SYNTHESIZED) and cell.rows.any()]
-        left_out = [cell.name for cell in single if cell.note]
-        sizes = np.array([cell.rows.sum() for cell, _ in usable], dtype=float)
-        found = dict.fromkeys(metrics, (np.nan, None))
-        for metric in metrics if usable else ():
-            each, drawn = zip(*(one[metric] for _, one in usable), strict=True)
-            found[metric] = sizes @ each / sizes.sum(), sizes @ np.stack(drawn) / sizes.sum() if plan else None
-        inside = np.any([cell.rows for cell, _ in usable] or [np.zeros(len(captions), dtype=bool)], axis=0)
-        note = f"without {', '.join(left_out)}: {single[0].note or FEW}" if left_out else ""
-        note = note if usable else unknown or "no system with enough pairs"
-        rows += _ceiling_rows(Cell(WITHIN, inside, note), rated.raters[inside], found, metrics)
+        within, used = within_systems(cells, rated.pairs)
+        cells.append(within)
+        sizes = np.array([cell.rows.sum() for cell in used], dtype=float)
+        for metric in metrics if used else ():
+            each = [found[cell.name, metric] for cell in used]
+            samples = sizes @ np.stack([one.samples for one in each]) / sizes.sum()
+            found[WITHIN, metric] = Estimate(sizes @ [one.value for one in each] / sizes.sum(), samples)
+    rows, nothing = [], Estimate(np.nan, np.empty(0))
+    for cell in cells:
+        raters = rated.raters[cell.rows]
+        counts = {"n": len(raters), "n_ratings": int(raters.sum())}
+        counts["mean_raters"] = float(raters.mean()) if len(raters) else np.nan
+        for metric in metrics:
+            one = nothing if cell.note and cell.name != WITHIN else found.get((cell.name, metric), nothing)
+            note = cell.note or ("" if np.isfinite(one.value) else SINGLE)
+            rows.append(
+                {"cell": cell.name, "metric": metric, "ceiling": one.value, **one.row(), **counts, "note": note}
+            )
     return pd.DataFrame(rows)
 
 
-def _from_components(part: Rated, rows: np.ndarray, plan: ResamplePlan | None) -> dict:
-    """lcc and mse of one cell, (value, samples or None) each, from the variance components of its own pairs."""
+def _from_components(cell: Cell, part: Rated, plan: ResamplePlan | None) -> dict[tuple[str, str], Estimate]:
+    """lcc and mse of one cell, from the variance components of its own pairs (`part`)."""
     components = Components(part)
 
     def both(weights: np.ndarray) -> np.ndarray:
@@ -188,12 +185,12 @@ def _from_components(part: Rated, rows: np.ndarray, plan: ResamplePlan | None) -
         return np.stack([np.sqrt(found["reliability"]), found["noise"] / 100])
 
     value = both(np.ones((len(part.pairs), 1)))[:, 0]
-    samples = bootstrap_samples(both, plan, rows) if plan else (None, None)
-    return {metric: (float(value[i]), samples[i]) for i, metric in enumerate(("lcc", "mse"))}
+    samples = bootstrap_samples(both, plan, cell.rows) if plan else np.empty((2, 0))
+    return {(cell.name, metric): Estimate(float(value[i]), samples[i]) for i, metric in enumerate(("lcc", "mse"))}
 
 
-def _simulated_cells(rated: Rated, by: str, metrics: Sequence[str], plan: ResamplePlan | None, seed: int):
-    """Ceilings of every cell and metric, and their samples [B]: (cell, metric) -> value, (cell, metric) -> samples."""
+def _simulated(rated: Rated, by: str, metrics: Sequence[str], plan: ResamplePlan | None, seed: int):
+    """The ceiling of every cell and metric, by simulation: (cell, metric) -> Estimate."""
     probit, n_pairs = Probit(rated), len(rated.pairs)
     rng = np.random.default_rng([seed, 2])
 
@@ -204,22 +201,21 @@ def _simulated_cells(rated: Rated, by: str, metrics: Sequence[str], plan: Resamp
         def of(weights: np.ndarray) -> dict[tuple[str, str], float]:
             true, mean = simulate(probit.fit(weights))
             cells = make_cells(many.assign(mean_rating=mean), by)
-            return {
-                (cell.name, metric): _metric(metric, true[cell.rows], mean[cell.rows])
-                for cell in cells
-                for metric in metrics
-            }
+            return {(c.name, metric): _metric(metric, true[c.rows], mean[c.rows]) for c in cells for metric in metrics}
 
         return of
 
     ones = np.ones(n_pairs)
     values = ceilings(SIMULATED)(ones)
     if plan is None:
-        return values, {}
+        return {key: Estimate(value, np.empty(0)) for key, value in values.items()}
     each = ceilings(SIMULATED_EACH)
     at_ones = each(ones)
     drawn = [each(plan.counts[plan.codes, number].astype(float)) for number in range(plan.n_resamples)]
-    return values, {key: np.array([one[key] for one in drawn]) - at_ones[key] + values[key] for key in values}
+    return {
+        key: Estimate(value, np.array([one[key] for one in drawn]) - at_ones[key] + value)
+        for key, value in values.items()
+    }
 
 
 def _metric(metric: str, true: np.ndarray, mean: np.ndarray) -> float:
@@ -233,19 +229,6 @@ def _metric(metric: str, true: np.ndarray, mean: np.ndarray) -> float:
     return float(stats.kendalltau(true, mean).statistic if metric == "ktau" else np.corrcoef(true, mean)[0, 1])
 
 
-def _ceiling_rows(cell: Cell, raters: np.ndarray, found: dict, metrics: Sequence[str]) -> list[dict]:
-    counts = {"n": len(raters), "n_ratings": int(raters.sum())}
-    counts |= {"mean_raters": float(raters.mean()) if len(raters) else np.nan, "note": cell.note}
-    rows = []
-    for metric in metrics:
-        value, samples = (np.nan, None) if cell.note and cell.name != WITHIN else found[metric]
-        note = cell.note or ("" if np.isfinite(value) else SINGLE)
-        low, high = percentile_interval(samples) if samples is not None and np.isfinite(value) else (np.nan, np.nan)
-        row = {"cell": cell.name, "metric": metric, "ceiling": value, "low": low, "high": high}
-        rows.append(row | counts | {"note": note})
-    return rows
-
-
 def screened_ceilings(
     files: Mapping[str, pd.DataFrame], max_anchor_mean: float = 2.0, n_resamples: int = 200, seed: int = 0
 ) -> pd.DataFrame:
@@ -254,7 +237,8 @@ def screened_ceilings(
     files: name (REL, IS, OS) -> ratings of `load_ratings`, anchors included. screening is "before" (everybody) and
     "after" (`screen_listeners` with `max_anchor_mean`). Screening lowers the noise of a rating and the number of raters
     at once: the ceiling shows what is left of both. One row per file, screening, cell and metric (srcc, lcc): file,
-    screening, listeners (who rated test pairs), and the columns of `cell_ceilings`. ValueError: a file without test pairs, and as `cell_ceilings` and `screen_listeners` raise it.
+    screening, listeners (who rated test pairs), and the columns of `cell_ceilings`. ValueError: a file without test
+    pairs, and as `cell_ceilings` and `screen_listeners` raise it.
     """
     tables = []
     for name, ratings in files.items():
@@ -299,7 +283,19 @@ def homogeneous_score(
     """
     n_simulations, seed = whole_number(n_simulations, "n_simulations", 1), whole_number(seed, "seed")
     wide = widen(scores)
-    rated, places = _behind(wide, ratings)
+    as_ratings(ratings)
+    scored = pair_index(wide.pairs)
+    rated = Rated.of(ratings[pair_index(ratings).isin(scored)])
+    places = scored.get_indexer(pair_index(rated.pairs))  # of the rated pairs among the scored ones
+    if len(places) < len(scored):
+        missing = scored.difference(pair_index(rated.pairs))
+        raise ValueError(f"{len(missing)} of {len(scored)} scored pairs have no ratings, for instance {missing[0]}")
+    off = np.abs(10 * wide.target[places] - rated.pairs["mean_rating"].to_numpy()) > 1e-6
+    if off.any():
+        raise ValueError(
+            f"{off.sum()} of {len(off)} targets are not a tenth of the pair's mean rating, for instance that of "
+            f"{rated.pairs[off].iloc[0]['audio']}: pass the ratings that the targets were made of, screened in the same way"
+        )
     mean, unknown = rated.pairs["mean_rating"].to_numpy(), rated.unknown()
     cells = make_cells(rated.pairs, "score_range")
     of_models = [wide.scores[wide.rows(name)][:, places] for name in wide.models]
@@ -324,31 +320,12 @@ def homogeneous_score(
             drawn = drawn[np.isfinite(drawn)]
             low, high = np.quantile(drawn, TAIL) if len(drawn) else (np.nan, np.nan)
             verdict = "less than expected" if value < low else "more than expected" if value > high else "as expected"
-            known = len(drawn) and np.isfinite(value)
-            note = "" if np.isfinite(value) else "constant score or target"
             row = {"model": name, "cell": cell.name, "metric": "srcc", "value": value}
             row |= {"expected": drawn.mean() if len(drawn) else np.nan, "low": low, "high": high}
-            row |= {"verdict": verdict if known else "", "overall": overall[model], "n": int(cell.rows.sum())}
-            rows.append(row | {"n_simulations": len(drawn), "note": cell.note or unknown or note})
+            row |= {"verdict": verdict if np.isfinite(value + low) else "", "overall": overall[model]}
+            note = cell.note or unknown or ("" if np.isfinite(value) else "constant score or target")
+            rows.append(row | {"n": int(cell.rows.sum()), "n_simulations": len(drawn), "note": note})
     return pd.DataFrame(rows)
-
-
-def _behind(wide: Wide, ratings: pd.DataFrame) -> tuple[Rated, np.ndarray]:
-    """The ratings behind a score table, and the place in it of each of their pairs [n]."""
-    as_ratings(ratings)
-    scored = pair_index(wide.pairs)
-    rated = Rated.of(ratings[pair_index(ratings).isin(scored)])
-    places = scored.get_indexer(pair_index(rated.pairs))
-    if len(places) < len(scored):
-        missing = scored.difference(pair_index(rated.pairs))
-        raise ValueError(f"{len(missing)} of {len(scored)} scored pairs have no ratings, for instance {missing[0]}")
-    off = np.abs(10 * wide.target[places] - rated.pairs["mean_rating"].to_numpy()) > 1e-6
-    if off.any():
-        raise ValueError(
-            f"{off.sum()} of {len(off)} targets are not a tenth of the pair's mean rating, for instance that of "
-            f"{rated.pairs[off].iloc[0]['audio']}: pass the ratings that the targets were made of, screened in the same way"
-        )
-    return rated, places
 
 
 def _in_cells(score: np.ndarray, mean: np.ndarray, cells: Sequence[Cell]) -> np.ndarray:

@@ -7,7 +7,7 @@ import pandas as pd
 
 from humanclap import paper
 
-from .bootstrap import Estimate, ResamplePlan, bootstrap_samples
+from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, weighted_mean
 from .tables import paper_table
 
 HOLDS, FAILS, UNDECIDED = "holds", "does not hold", "can't be told from this data"
@@ -98,6 +98,6 @@ def _low_rated_drop(scores, before: str, after: str, n_resamples: int, seed: int
     if both["text"].nunique() > 1:
         drop = (both[before] - both[after]).to_numpy()
         plan = ResamplePlan.draw(both["text"].to_numpy(), n_resamples, seed)
-        found = Estimate(float(drop.mean()), bootstrap_samples(lambda w: drop @ w / w.sum(axis=0), plan))
+        found = Estimate(float(drop.mean()), bootstrap_samples(weighted_mean(drop), plan))
         row |= {"here": found.value, **found.row()}
     return pd.DataFrame([row], index=index)

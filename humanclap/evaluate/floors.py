@@ -13,8 +13,7 @@ import pandas as pd
 from humanclap.checks import listed, need_columns
 
 from .bootstrap import correlations
-from .cells import ALL, is_temporal, known_systems, n_words, system_cells
-from .inputs import MIN_PAIRS, as_vector
+from .inputs import ALL, MIN_PAIRS, as_vector, is_temporal, known_systems, n_words, system_cells
 
 CONSTANT, SYSTEM, WORDS, RIDGE = "constant", "system", "words", "ridge on caption and system"
 RIDGE_ALONE = "ridge on caption"  # where no system is known
@@ -45,8 +44,11 @@ def blind_predictions(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> pd
 
 def _predictions(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame, penalty: float | None = None):
     """`blind_predictions`, and the ridge's penalty: the one given, or (None) the one found."""
-    _check("train_pairs", train_pairs, ("text", "target"))
-    _check("test_pairs", test_pairs, ("text",))
+    for name, pairs, needed in (("train_pairs", train_pairs, ["text", "target"]), ("test_pairs", test_pairs, ["text"])):
+        need_columns(pairs, name, needed)
+        need_columns(pairs, name, ["text"], filled=True)
+        if not len(pairs):
+            raise ValueError(f"{name} has no rows: nothing to fit or to predict")
     target = as_vector(train_pairs["target"], "target of train_pairs")
     systems = _systems(train_pairs, test_pairs)
     words = caption_features(test_pairs)[:, 0]
@@ -173,14 +175,6 @@ def _ridge(train_pairs, test_pairs, target: np.ndarray, systems: np.ndarray | No
         search = GridSearchCV(model, grid, scoring="neg_mean_squared_error", cv=split, refit=False)
         model.set_params(**search.fit(train, target, sample_weight=weight).best_params_)
     return np.round(model.fit(train, target, sample_weight=weight).predict(features(test_pairs)), 8), model.alpha
-
-
-def _check(name: str, pairs: pd.DataFrame, needed: tuple[str, ...]) -> None:
-    need_columns(pairs, name, needed)
-    if not len(pairs):
-        raise ValueError(f"{name} has no rows: nothing to fit or to predict")
-    if pairs["text"].isna().any():
-        raise ValueError(f"{name} has {pairs['text'].isna().sum()} missing captions in its column text")
 
 
 def _systems(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> np.ndarray | None:

@@ -1,18 +1,27 @@
-"""What every function here asks of its input: vectors, ratings, and long score tables with one row per pair."""
+"""What every function here asks of its input (vectors, ratings, long score tables), and the cells of the tables."""
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from humanclap.checks import anchor_mask, listed, need_columns, shown
+from humanclap.checks import anchor_mask, choice, listed, need_columns, shown
+from humanclap.relate import SYSTEMS
 
 PAIR = ["audio", "text"]
 SEED = "training_seed"  # optional column: which trained copy of a fine-tuned model; NaN where there are no copies
 MIN_PAIRS = 4  # below it a correlation says nothing: it is left empty and marked
 FEW = f"fewer than {MIN_PAIRS} pairs"
+CUT = 5.0  # the paper's, of Table III: mean rating at most, and above
+FURTHER = ("caption_length", "temporal", "n_ratings", "rating_std")
+BREAKDOWNS = ("overall", "system", "score_range", *FURTHER)
+SYNTHESIZED, ALL, WITHIN = "synthesized", "all", "within systems"
+NO_SYSTEM, NO_NUMBER = "no system known", "number of ratings not known"
+TEMPORAL = re.compile(r"\b(?:followed by|then)\b", re.IGNORECASE)
 
 
 def as_vector(values, name: str) -> np.ndarray:
@@ -84,17 +93,12 @@ def group_codes(groups, n: int | None = None) -> np.ndarray:
     ValueError where they are not one label for each of the `n` pairs, or one is missing.
     """
     labels = np.asarray(groups, dtype=object)
-    if labels.ndim != 1:
-        raise ValueError(f"groups must have one dimension, one label (a caption) per pair; it has shape {labels.shape}")
-    if n is not None and len(labels) != n:
-        raise ValueError(f"groups has {len(labels)} labels for {n} pairs: it takes one per pair")
+    if labels.ndim != 1 or len(labels) != (len(labels) if n is None else n):
+        raise ValueError(f"groups has labels of shape {labels.shape} for {n} pairs: it takes one (a caption) per pair")
     missing = pd.isna(labels)
     if missing.any():
         raise ValueError(f"groups holds {missing.sum()} missing labels, the first at {missing.argmax()}")
-    try:
-        return pd.factorize(labels, sort=True)[0].astype(np.intp)
-    except TypeError as error:  # a list as a label, say
-        raise ValueError(f"groups holds labels that can't be told apart ({error}): use strings") from error
+    return pd.factorize(labels, sort=True)[0].astype(np.intp)
 
 
 def own_groups(*columns: np.ndarray) -> np.ndarray:
@@ -141,9 +145,7 @@ def widen(table: pd.DataFrame, also: tuple[str, ...] = ()) -> Wide:
     need_columns(table, "the score table", ["model", *PAIR, "target", "clap_score", *also])
     if not len(table):
         raise ValueError("the score table has no rows")
-    unnamed = {c: int(table[c].isna().sum()) for c in ("model", *PAIR) if table[c].isna().any()}
-    if unnamed:
-        raise ValueError(f"missing values in {unnamed}: every row of a score table needs its model and pair")
+    need_columns(table, "the score table", ["model", *PAIR], filled=True)
     values = pd.to_numeric(table["clap_score"], errors="coerce").to_numpy(float, na_value=np.nan)
     unscored = ~np.isfinite(values)
     if unscored.any():
@@ -159,7 +161,6 @@ def widen(table: pd.DataFrame, also: tuple[str, ...] = ()) -> Wide:
             twice = rows.index[rows.index.duplicated()]
             hint = "" if SEED in table else f" (several training runs of one model need the column {SEED})"
             raise ValueError(f"model {_named(run)} has {len(twice)} pairs twice, for instance {tuple(twice[0])}{hint}")
-    for run, rows in by_run.items():
         lacks, has_more = first.index.difference(rows.index), rows.index.difference(first.index)
         if len(lacks) or len(has_more):
             example = tuple((lacks if len(lacks) else has_more)[0])
@@ -219,3 +220,122 @@ def partners(other: Wide, wide: Wide, name: str, beside: str = "scores") -> np.n
     if odd:
         raise ValueError(f"a model's seeds must all be in {beside} and in {name}; in one of them only: {listed(odd)}")
     return np.array([wide.runs.index(run) for run in other.runs])
+
+
+def n_words(texts: Iterable[str]) -> np.ndarray:
+    """Number of words of each caption, separated by white space: whole numbers [N]."""
+    return np.array([len(str(text).split()) for text in texts], dtype=int)
+
+
+def is_temporal(texts: Iterable[str]) -> np.ndarray:
+    """Whether each caption says what follows what ("followed by" or "then"): bool [N]."""
+    return np.array([TEMPORAL.search(str(text)) is not None for text in texts], dtype=bool)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A named set of pairs: `rows` is a mask [n]; `note` says why the cell must stay empty, or is ""."""
+
+    name: str
+    rows: np.ndarray
+    note: str = ""
+
+    @classmethod
+    def of(cls, name: str, rows: np.ndarray, note: str = "") -> Cell:
+        """A cell that notes that it has no pairs, or too few for any correlation."""
+        n = int(np.sum(rows))
+        return cls(name, rows, note or ("no such pairs" if n == 0 else FEW if n < MIN_PAIRS else ""))
+
+
+def known_systems(pairs: pd.DataFrame) -> np.ndarray | None:
+    """The system of each pair, or None where none is named; ValueError where some are and some are not."""
+    missing = int(pairs["system"].isna().sum()) if "system" in pairs else len(pairs)
+    if 0 < missing < len(pairs):
+        raise ValueError(f"{missing} of {len(pairs)} pairs have no system: name it for all or for none")
+    return None if missing else pairs["system"].to_numpy(object)
+
+
+def system_order(systems: Iterable) -> list:
+    """RELATE's systems in the paper's order where all are RELATE's, else natural first, the others sorted."""
+    present = set(systems)
+    return list(SYSTEMS) if present <= set(SYSTEMS) else sorted(present, key=lambda s: (s != "natural", str(s)))
+
+
+def system_cells(systems: np.ndarray) -> list[Cell]:
+    """One cell per system and, where natural is among them, "synthesized": all pairs of the others."""
+    order = system_order(systems)
+    cells = [Cell.of(str(system), systems == system) for system in order]
+    return [*cells, Cell.of(SYNTHESIZED, systems != "natural")] if "natural" in order else cells
+
+
+def within_systems(cells: list[Cell], pairs: pd.DataFrame) -> tuple[Cell, list[Cell]]:
+    """The cell "within systems", and the single systems' cells in it: those without a note. Its own names the others."""
+    systems = known_systems(pairs)
+    names = [] if systems is None else [str(system) for system in set(systems)]
+    single = [cell for cell in cells if cell.name in names and cell.rows.any()]
+    used, few = [cell for cell in single if not cell.note], [cell for cell in single if cell.note]
+    if not used:
+        why = few[0].note if few else NO_SYSTEM
+        return Cell(WITHIN, np.zeros(len(pairs), dtype=bool), why), []
+    note = f"without {listed(cell.name for cell in few)} ({few[0].note})" if few else ""
+    return Cell(WITHIN, np.any([cell.rows for cell in used], axis=0), note), used
+
+
+def make_cells(pairs: pd.DataFrame, by: str) -> list[Cell]:
+    """Cells for one row per pair of `pairs`: by "overall" (Table I), "system" (II), "score_range" (III), or another.
+
+    - "system": each system, "synthesized" (where there is natural audio beside it) and "all";
+    - "score_range": mean_rating at most 5 and above, each all, natural, synthesized;
+    - "caption_length": 1-6, 7-9, 10-13, and 14 or more words (quartiles of RELATE's test captions);
+    - "temporal": captions with "followed by" or "then", and without;
+    - "n_ratings": pairs with 1, 2, 3, 4, and 5 or more ratings;
+    - "rating_std": SD of a pair's ratings below 1, from 1 to below 2, 2 to below 3, and 3 or more, in rating units; pairs
+      with one rating, which have none, apart.
+
+    What cannot be known (no system, means without numbers of ratings) leaves its cells empty, with a note. ValueError
+    for another `by`, a column that is missing or known for some pairs only, score ranges without mean_rating.
+    """
+    choice(by, "by", BREAKDOWNS)
+    everything = np.ones(len(pairs), dtype=bool)
+    if by == "overall":
+        return [Cell.of(ALL, everything)]
+    if by == "system":
+        systems = known_systems(pairs)
+        nothing = [Cell(name, ~everything, NO_SYSTEM) for name in (*SYSTEMS, SYNTHESIZED)]
+        return [*(nothing if systems is None else system_cells(systems)), Cell.of(ALL, everything)]
+    if by == "score_range":
+        rating, systems = _column(pairs, "mean_rating"), known_systems(pairs)
+        note = NO_SYSTEM if systems is None else ""
+        natural = np.zeros(len(pairs), dtype=bool) if systems is None else systems == "natural"
+        cells = []
+        for label, half in ((f"<={CUT:g}", rating <= CUT), (f">{CUT:g}", rating > CUT)):
+            cells.append(Cell.of(f"{label} all", half))
+            cells.append(Cell.of(f"{label} natural", half & natural, note))
+            cells.append(Cell.of(f"{label} {SYNTHESIZED}", half & ~natural & (not note), note))
+        return cells
+    if by == "temporal":
+        temporal = is_temporal(pairs["text"])
+        return [Cell.of("temporal words", temporal), Cell.of("no temporal words", ~temporal)]
+    if by == "caption_length":
+        return _cut(n_words(pairs["text"]), (7, 10, 14), ("1-6 words", "7-9 words", "10-13 words", "14+ words"))
+    note = NO_NUMBER if "n_ratings" in pairs and pairs["n_ratings"].isna().all() else ""
+    counts = np.zeros(len(pairs)) if note else _column(pairs, "n_ratings")
+    if by == "n_ratings":
+        return _cut(counts, (2, 3, 4, 5), ("1 rating", "2 ratings", "3 ratings", "4 ratings", "5+ ratings"), note)
+    # a single rating has no SD: it is below every edge, and in none of the cut cells
+    spread = np.full(len(pairs), -1.0)
+    spread[counts > 1] = _column(pairs[counts > 1], "rating_std")
+    several = _cut(spread, (0, 1, 2, 3), ("one rating", "SD <1", "SD 1-2", "SD 2-3", "SD >=3"), note)
+    return [Cell.of("one rating", counts == 1, note), *several[1:]]
+
+
+def _cut(values: np.ndarray, edges, names, note: str = "") -> list[Cell]:
+    """Cells of values below the first edge, from it to below the next, …; all empty where there is a note."""
+    place = np.digitize(values, edges)
+    return [Cell.of(name, (place == which) & (not note), note) for which, name in enumerate(names)]
+
+
+def _column(pairs: pd.DataFrame, name: str) -> np.ndarray:
+    """A column of numbers, known for every pair."""
+    need_columns(pairs, f"this breakdown (aggregate_pairs makes {name}): the table", [name], filled=True)
+    return pairs[name].to_numpy(float)

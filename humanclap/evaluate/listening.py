@@ -10,9 +10,21 @@ import pandas as pd
 from humanclap.checks import need_columns, whole_number
 
 from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, seed_sd
-from .cells import known_systems
 from .floors import caption_features
-from .inputs import FEW, MIN_PAIRS, PAIR, SEED, Wide, as_vector, group_codes, own_groups, pair_index, partners, widen
+from .inputs import (
+    FEW,
+    MIN_PAIRS,
+    PAIR,
+    SEED,
+    Wide,
+    as_vector,
+    group_codes,
+    known_systems,
+    own_groups,
+    pair_index,
+    partners,
+    widen,
+)
 from .weighted import WeightedAuc, WeightedCorrelations, WeightedPartialSrcc
 
 MAX_ROUNDS = 200

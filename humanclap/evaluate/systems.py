@@ -9,17 +9,14 @@ import pandas as pd
 
 from humanclap.checks import listed, need_columns, whole_number
 
-from .agreement import random_halves
-from .bootstrap import Estimate, ResamplePlan, seed_sd
-from .cells import NO_PAIRS, known_systems, system_order
-from .inputs import FEW, MIN_PAIRS, PAIR, Wide, as_ratings, pair_index, widen
+from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, seed_sd, weighted_mean
+from .inputs import FEW, MIN_PAIRS, PAIR, Wide, known_systems, system_order, widen
 
 SYSTEMS_NOTE = (
     "AudioLDM and AudioLDM 2 are conditioned on CLAP embeddings, and Tango 2 is tuned on preferences that a CLAP "
     "ranked: a CLAPScore is no outside judge of them."
 )
 ALL_SHARED = "all shared captions"
-ENOUGH_LISTENERS = 2  # who rated both clips: one for each half
 
 
 def system_means(scores: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
@@ -38,23 +35,20 @@ def system_means(scores: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -
     rows = []
     for system in system_order(systems):
         chosen = systems == system
-        means, samples = _mean(values[:, chosen], plan, chosen)
-        note = FEW if 0 < chosen.sum() < MIN_PAIRS else "" if chosen.any() else NO_PAIRS
-        if note:
-            means, samples = np.full_like(means, np.nan), np.full_like(samples, np.nan)
+        n, means, samples = _means(values, plan, chosen)
+        note = FEW if 0 < n < MIN_PAIRS else "" if n else "no such pairs"
         people = Estimate(means[-1], samples[-1])
         for name in wide.models:
             runs = wide.rows(name)
             found = Estimate.mean(means[runs], samples[runs])
             row = {"model": name, "system": system, "score": found.value, **found.row("score_")}
-            row |= {"rating": people.value, **people.row("rating_"), "n": int(chosen.sum()), "n_seeds": len(runs)}
+            row |= {"rating": people.value, **people.row("rating_"), "n": n, "n_seeds": len(runs)}
             rows.append(row | {"seed_sd": seed_sd(means[runs]), "note": note})
     return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row["model"])))
 
 
 def preferences(
     scores: pd.DataFrame,
-    ratings: pd.DataFrame | None = None,
     train_pairs: pd.DataFrame | None = None,
     min_captions: int = 10,
     n_resamples: int = 2000,
@@ -69,25 +63,19 @@ def preferences(
 
     Args:
         scores: a long score table with `system` and `target`.
-        ratings: the single ratings behind the targets (no anchors; listener): how often one half of the listeners who
-            rated both clips agrees with the other half, over 50 random halves. It is no strict ceiling (a half is
-            noisier than all), but what agreement among people looks like here.
         train_pairs: pairs with `system` and `target`: the floor always prefers the system that has the higher mean
             there, so it hears nothing.
         min_captions: two systems with fewer captions in common are left out, and the last row's note says so (a few
             texts of RELATE belong to several caption ids, and so pair other systems by chance).
 
     Returns:
-        One row per model and pair of systems, and one for all together (`ALL_SHARED`): model, systems, system_a,
-        system_b, value, low, high, n (comparisons), n_captions, n_ties_score (mean over seeds), n_ties_people,
-        n_undefined, n_seeds, seed_sd, half_agreement, half_low, half_high, n_half (comparisons with at least two
-        listeners who rated both), floor, floor_low, floor_high, note. Captions are resampled. Fewer than 4 comparisons:
-        NaN and a note.
+        One row per model and pair of systems, and one for all together (`ALL_SHARED`): model, systems, value, low,
+        high, n (comparisons), n_captions, n_ties_score (mean over seeds), n_ties_people, n_seeds, seed_sd, floor,
+        floor_low, floor_high, note. Captions are resampled. Fewer than 4 comparisons: NaN and a note.
 
     Raises:
-        ValueError: as `widen` and `as_ratings` do; no systems known, or no two with `min_captions` captions in common
-            (the message is a sentence that a notebook can show in the table's place); ratings of none of the pairs
-            (ratings of other pairs beside them are passed over); train_pairs that lack a system.
+        ValueError: as `widen` does; no systems known, or no two with `min_captions` captions in common (the message is
+            a sentence that a notebook can show in the table's place); train_pairs that lack a system.
     """
     min_captions, wide = whole_number(min_captions, "min_captions", 1), widen(scores, ("system",))
     systems, target = _need_systems(wide), wide.target
@@ -95,31 +83,26 @@ def preferences(
     plan = ResamplePlan.draw(items["text"], n_resamples, seed)
     a, b = items["a"].to_numpy(), items["b"].to_numpy()
     by_score, by_people = np.sign(wide.scores[:, a] - wide.scores[:, b]), np.sign(target[a] - target[b])
-    unknown = np.full(len(items), np.nan)
-    halves = unknown if ratings is None else _half_agreement(ratings, wide.pairs, items, seed)
-    floor = unknown if train_pairs is None else _floor(train_pairs, items, by_people)
-    values = np.vstack([(1 + by_score * by_people) / 2, halves, floor])
+    floor = np.full(len(items), np.nan) if train_pairs is None else _floor(train_pairs, items, by_people)
+    values = np.vstack([(1 + by_score * by_people) / 2, floor])
+    names = items["system_a"].astype(str) + " – " + items["system_b"].astype(str)
     rows = []
-    for name, chosen in _subsets(items):
-        n, first = int(chosen.sum()), items[chosen].iloc[0]
-        means, samples = _mean(values[:, chosen], plan, chosen)
+    for name in (*dict.fromkeys(names), ALL_SHARED):
+        chosen = np.ones(len(items), dtype=bool) if name == ALL_SHARED else (names == name).to_numpy()
+        n, means, samples = _means(values, plan, chosen)
         note = FEW.replace("pairs", "comparisons") if n < MIN_PAIRS else ""
-        if note:
-            means, samples = np.full_like(means, np.nan), np.full_like(samples, np.nan)
-        elif name == ALL_SHARED and left_out:
+        if name == ALL_SHARED and left_out and not note:
             note = f"without {left_out} (fewer than {min_captions} captions)"
-        half, blind = Estimate(means[-2], samples[-2]), Estimate(means[-1], samples[-1])
-        beside = {"half_agreement": half.value, **half.row("half_"), "n_half": int(np.isfinite(halves[chosen]).sum())}
-        beside |= {"floor": blind.value, **blind.row("floor_"), "note": note}
+        blind = Estimate(means[-1], samples[-1])
         for model in wide.models:
             runs = wide.rows(model)
             found = Estimate.mean(means[runs], samples[runs])
-            row = {"model": model, "systems": name}
-            row |= {f"system_{side}": first[f"system_{side}"] if name != ALL_SHARED else "" for side in "ab"}
-            row |= {"value": found.value, **found.row(), "n": n, "n_captions": int(items["text"][chosen].nunique())}
+            row = {"model": model, "systems": name, "value": found.value, **found.row(), "n": n}
+            row |= {"n_captions": int(items["text"][chosen].nunique())}
             row["n_ties_score"] = float((by_score[runs][:, chosen] == 0).sum(axis=1).mean())
-            row |= {"n_ties_people": int((by_people[chosen] == 0).sum()), "n_undefined": found.n_undefined}
-            rows.append(row | {"n_seeds": len(runs), "seed_sd": seed_sd(means[runs])} | beside)
+            row |= {"n_ties_people": int((by_people[chosen] == 0).sum()), "n_seeds": len(runs)}
+            row |= {"seed_sd": seed_sd(means[runs]), "floor": blind.value, **blind.row("floor_"), "note": note}
+            rows.append(row)
     return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row["model"])))
 
 
@@ -130,28 +113,24 @@ def _need_systems(wide: Wide) -> np.ndarray:
     return systems
 
 
-def _mean(values: np.ndarray, plan: ResamplePlan, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Means of values [R, k] of the `chosen` k pairs, and of every resample: [R] and [R, B]. NaN is left out."""
-    defined = np.isfinite(values)
-    filled = np.where(defined, values, 0.0)
-    with np.errstate(invalid="ignore"):  # no pair at all, or none in the resample: 0 / 0 is NaN
-        samples = [filled @ w / (defined @ w) for _, w in ((s, w.astype(float)) for s, w in plan.chunks(chosen))]
-        return filled.sum(axis=1) / defined.sum(axis=1), np.concatenate(samples, axis=1)
+def _means(values: np.ndarray, plan: ResamplePlan, chosen: np.ndarray) -> tuple[int, np.ndarray, np.ndarray]:
+    """Of values [R, n]: the number of `chosen` ones, their means [R] and those of every resample [R, B]; NaN: too few."""
+    mean, n = weighted_mean(values[:, chosen]), int(chosen.sum())
+    if n < MIN_PAIRS:
+        return n, np.full(len(values), np.nan), np.full((len(values), plan.n_resamples), np.nan)
+    return n, mean(np.ones((n, 1)))[:, 0], bootstrap_samples(mean, plan, chosen)
 
 
 def _comparisons(pairs: pd.DataFrame, systems: np.ndarray, min_captions: int) -> tuple[pd.DataFrame, str]:
     """Every two clips of one caption by two systems, text, a and b (places in `pairs`), system_a, system_b; and the
     pairs of systems left out for few captions, in words."""
     clips = pairs[PAIR].assign(place=np.arange(len(pairs)), system=systems).sort_values(PAIR)
+    of = {system: part[["text", "place"]] for system, part in clips.groupby("system")}
     both, few = [], []
-    for first, second in combinations(system_order(systems), 2):
-        a, b = (
-            clips.loc[clips["system"] == system, ["text", "place"]].rename(columns={"place": side})
-            for system, side in ((first, "a"), (second, "b"))
-        )
-        shared = a.merge(b, on="text").assign(system_a=first, system_b=second)
+    for first, second in combinations([system for system in system_order(systems) if system in of], 2):
+        shared = of[first].merge(of[second], on="text").set_axis(["text", "a", "b"], axis=1)
         if shared["text"].nunique() >= min_captions:
-            both.append(shared)
+            both.append(shared.assign(system_a=first, system_b=second))
         elif len(shared):
             few.append(f"{first} – {second}: {len(shared)}")
     if not both:
@@ -160,13 +139,6 @@ def _comparisons(pairs: pd.DataFrame, systems: np.ndarray, min_captions: int) ->
             + (f"; comparisons: {listed(few)}" if few else "")
         )
     return pd.concat(both, ignore_index=True), listed(few)
-
-
-def _subsets(items: pd.DataFrame):
-    """(name, mask) of each pair of systems that share captions, and of all comparisons."""
-    for (first, second), _ in items.groupby(["system_a", "system_b"], sort=False):
-        yield f"{first} – {second}", ((items["system_a"] == first) & (items["system_b"] == second)).to_numpy()
-    yield ALL_SHARED, np.ones(len(items), dtype=bool)
 
 
 def _floor(train_pairs: pd.DataFrame, items: pd.DataFrame, by_people: np.ndarray) -> np.ndarray:
@@ -178,24 +150,3 @@ def _floor(train_pairs: pd.DataFrame, items: pd.DataFrame, by_people: np.ndarray
         raise ValueError(f"train_pairs has no target of {listed(missing)}: the floor needs every system's mean")
     always = np.sign(items["system_a"].map(means).to_numpy() - items["system_b"].map(means).to_numpy())
     return (1 + always * by_people) / 2
-
-
-def _half_agreement(ratings: pd.DataFrame, pairs: pd.DataFrame, items: pd.DataFrame, seed: int) -> np.ndarray:
-    """Share of 50 splits [n] in which two halves of the listeners who rated both clips prefer the same; else NaN."""
-    rating = as_ratings(ratings, "listener")
-    place = pair_index(pairs).get_indexer(pair_index(ratings))
-    if not (place >= 0).any():
-        raise ValueError("ratings has none of the pairs of scores")
-    single = pd.DataFrame({"place": place, "listener": ratings["listener"].to_numpy(), "rating": rating})[place >= 0]
-    both = items[["a", "b"]].assign(item=np.arange(len(items)))
-    both = both.merge(single, left_on="a", right_on="place").merge(
-        single, left_on=["b", "listener"], right_on=["place", "listener"], suffixes=("_a", "_b")
-    )
-    difference = (both["rating_a"] - both["rating_b"]).to_numpy(float)
-    order = np.lexsort((difference, both["item"]))  # the deal must not depend on the order in which ratings came
-    item, difference = both["item"].to_numpy()[order], difference[order]
-    size, found = np.bincount(item, minlength=len(items)), np.full(len(items), np.nan)
-    if (size >= ENOUGH_LISTENERS).any():
-        halves, _ = random_halves(difference, item, size, 50, seed)
-        found[size >= ENOUGH_LISTENERS] = np.mean([(1 + np.sign(a) * np.sign(b)) / 2 for a, b in halves], axis=0)
-    return found

@@ -8,26 +8,29 @@ and cells share one set of resamples of captions, so differences are paired.
 
 from __future__ import annotations
 
+import html
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
+from humanclap import tables as files
 from humanclap.checks import choice, listed, need_columns
+from humanclap.files import write_text
 
-from .bootstrap import ALPHA, CHUNK, CORRECTION_RESAMPLES, TAIL, Estimate, ResamplePlan, few_captions, holm, seed_sd
-from .cells import WITHIN, Cell, make_cells, system_names
-from .inputs import FEW, SEED, Wide, as_vector, widen
+from .bootstrap import ALPHA, CORRECTION_RESAMPLES, TAIL, Estimate, ResamplePlan, few_captions, holm, seed_sd
+from .inputs import SEED, WITHIN, Wide, as_vector, make_cells, widen, within_systems
 from .weighted import METRICS, WeightedCorrelations
 
 MOST_THREADS = 8  # each holds a chunk of resamples: some 30 MB at RELATE's size
 FAMILIES = {"overall": "Table I", "system": "Table II", "score_range": "Table III"}
 BETTER, WORSE, ABOVE_FLOOR = "*", "‡", "†"
-SMALLER_IS_BETTER = ("mse",)
 ABLATIONS = (("wsce+mae", "mae"), ("wsce+mse", "mse"))
 ENOUGH_SEEDS = 3  # with fewer, the spread over seeds says next to nothing
 
@@ -70,39 +73,37 @@ def sample_cells(wide: Wide, by: str, metrics: Sequence[str], n_resamples: int, 
     """
     plan = ResamplePlan.draw(wide.pairs["text"], n_resamples, seed)
     whole = ResamplePlan(np.zeros(len(wide.pairs), dtype=np.intp), np.ones((1, 1), dtype=np.int32))  # each pair once
-    cells = make_cells(wide.pairs, by)
+    cells, parts = make_cells(wide.pairs, by), []
     engines = {
         cell.name: (cell.rows, WeightedCorrelations(wide.scores[:, cell.rows], wide.target[cell.rows], metrics))
         for cell in cells
         if not cell.note
     }
     if by == "system":
-        cells.append(_within_cell(cells, system_names(wide.pairs)))
-    parts = system_names(wide.pairs) if by == "system" else []
+        within, used = within_systems(cells, wide.pairs)
+        cells, parts = [*cells, within], [cell.name for cell in used]
     values, samples = _over(whole, engines, parts), _over(plan, engines, parts)
     empty = dict.fromkeys(metrics, np.full((len(wide.scores), n_resamples), np.nan))
     found = []
     for cell in cells:
         value = {metric: each[:, 0] for metric, each in values.get(cell.name, empty).items()}
-        captions = len(np.unique(plan.codes[cell.rows]))
+        size = int(cell.rows.sum()), len(np.unique(plan.codes[cell.rows]))
         done = cell.name in values
-        sampled = samples.get(cell.name, empty)
-        found.append(SampledCell(cell.name, int(cell.rows.sum()), captions, cell.note, done, value, sampled))
+        found.append(SampledCell(cell.name, *size, cell.note, done, value, samples.get(cell.name, empty)))
     return found
 
 
 def _over(plan: ResamplePlan, engines: dict, parts: list[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Each cell's metrics [R, B] over a plan, and within systems from those of `parts` that could be computed."""
+    """Each cell's metrics [R, B] over a plan, and within systems from those of `parts`."""
     sizes = {name: np.empty(plan.n_resamples) for name in engines}
     sampled = {
         name: {metric: np.empty((len(engine.scores), plan.n_resamples)) for metric in engine.metrics}
         for name, (_, engine) in engines.items()
     }
 
-    def fill(task: tuple[str, int]) -> None:
-        name, start = task
+    def fill(task: tuple[str, slice]) -> None:
+        name, span = task
         rows, engine = engines[name]
-        span = slice(start, min(start + CHUNK, plan.n_resamples))
         weights = plan.weights(span, rows)
         sizes[name][span] = weights.sum(axis=0)
         for metric, value in engine(weights).items():
@@ -110,8 +111,7 @@ def _over(plan: ResamplePlan, engines: dict, parts: list[str]) -> dict[str, dict
 
     # numpy lets go of the interpreter in its loops, and each task writes to a place of its own
     with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
-        list(pool.map(fill, [(name, start) for name in engines for start in range(0, plan.n_resamples, CHUNK)]))
-    parts = [part for part in parts if part in engines]
+        list(pool.map(fill, [(name, span) for name in engines for span in plan.spans()]))
     if parts:
         drawn = np.stack([sizes[part] for part in parts])
         each = {m: np.stack([sampled[part][m] for part in parts]) for m in sampled[parts[0]]}  # [systems, R, B]
@@ -119,16 +119,6 @@ def _over(plan: ResamplePlan, engines: dict, parts: list[str]) -> dict[str, dict
             # one system undefined in a resample (or not drawn: 0 · NaN) leaves the mean undefined there
             sampled[WITHIN] = {m: np.einsum("sb,srb->rb", drawn, e) / drawn.sum(axis=0) for m, e in each.items()}
     return sampled
-
-
-def _within_cell(cells: list[Cell], names: list[str]) -> Cell:
-    """The pairs of the systems that have enough of them; a note names those that have some and too few."""
-    systems = [cell for cell in cells if cell.name in names]
-    rows = np.any([cell.rows & (not cell.note) for cell in systems] or [np.zeros(len(cells[0].rows), bool)], axis=0)
-    if not rows.any():
-        return Cell(WITHIN, rows, "no system with enough pairs")
-    few = [cell.name for cell in systems if cell.note and cell.rows.any()]
-    return Cell(WITHIN, rows, f"without {listed(few)} ({FEW})" if few else "")
 
 
 def breakdown(
@@ -187,12 +177,16 @@ def paper_table(
     ValueError: what `widen` and `make_cells` refuse, a floor that is neither column nor model, a baseline that is no
     model of the table or the only one, ceilings with a cell and metric twice, too few resamples for the correction.
     """
-    if correct:
-        _need_resamples(n_resamples)
+    _need_resamples(n_resamples, correct)
     table = _table(scores, by, baseline, floor, metrics, n_resamples, seed)
-    ceiling_of = _ceilings(ceilings)
-    keys = zip(table["cell"], table["metric"], strict=True)
-    table["ceiling"] = [ceiling_of.get(key, np.nan) for key in keys]
+    if ceilings is None:
+        table["ceiling"] = np.nan
+    else:
+        keys = ["cell", "metric"]
+        need_columns(ceilings, "ceilings", (*keys, "ceiling"))
+        if ceilings.duplicated(keys).any():
+            raise ValueError(f"ceilings must have one row for each {listed(keys)}: {len(ceilings)} rows are too many")
+        table = table.merge(ceilings[[*keys, "ceiling"]], "left", keys)
     named = scores[f"{floor}_name"].iloc[0] if f"{floor}_name" in scores else floor or ""
     table = table.assign(floor_name=named, baseline=baseline, n_resamples=n_resamples, p_holm=np.nan, family="")
     if correct:
@@ -261,28 +255,16 @@ def _with_floor(table: pd.DataFrame, floor: str | None) -> tuple[Wide, np.ndarra
 
 def _marks(table: pd.DataFrame) -> pd.Series:
     """ "*", "‡" and "†" of each row, as `paper_table` says."""
-    sign = np.where(table["metric"].isin(SMALLER_IS_BETTER), -1, 1)
+    sign = np.where(table["metric"] == "mse", -1, 1)  # better is smaller, or larger
     differs, better = table["p_holm"] < ALPHA, sign * table["difference"] > 0
     nearer_end = np.where(sign > 0, table["floor_diff_low"], -table["floor_diff_high"])
     marks = np.where(differs, np.where(better, BETTER, WORSE), "")
     return pd.Series(marks, index=table.index, dtype=object) + np.where(nearer_end > 0, ABOVE_FLOOR, "")
 
 
-def _ceilings(ceilings: pd.DataFrame | None) -> dict[tuple, float]:
-    """(cell, metric) -> ceiling; ValueError for a missing column or a cell and metric that are there twice."""
-    if ceilings is None:
-        return {}
-    need_columns(ceilings, "ceilings", ("cell", "metric", "ceiling"))
-    keys = ["cell", "metric"]
-    if ceilings.duplicated(keys).any():
-        twice = ceilings.loc[ceilings.duplicated(keys), keys].iloc[0]
-        raise ValueError(f"ceilings has cell {twice['cell']!r}, metric {twice['metric']!r} twice: give one row each")
-    return ceilings.set_index(keys)["ceiling"].to_dict()
-
-
-def _need_resamples(n_resamples: int) -> None:
+def _need_resamples(n_resamples: int, correct: bool) -> None:
     """ValueError where a correction for many comparisons is asked for with too few resamples."""
-    if n_resamples < CORRECTION_RESAMPLES:
+    if correct and n_resamples < CORRECTION_RESAMPLES:
         raise ValueError(
             f"n_resamples={n_resamples} is too few for Holm's correction: p can't fall below 2 / (B + 1), so take at "
             f"least {CORRECTION_RESAMPLES:,}, or ask for no correction"
@@ -312,12 +294,9 @@ def ablation(
     Neither interval holds the other's uncertainty. Other arguments, notes and errors as in `paper_table`; ValueError
     where a model is not in the table, is compared with itself, or two models share no training seed.
     """
-    if correct:
-        _need_resamples(n_resamples)
+    _need_resamples(n_resamples, correct)
     metrics, wide = _metrics(metrics, by), widen(table)
     paired = {tuple(pair): _paired_seeds(wide, tuple(pair)) for pair in pairs}
-    if not paired:
-        raise ValueError(f"pairs is empty: for instance {ABLATIONS}")
     kept = [place for place, (name, _) in enumerate(wide.runs) if any(name in pair for pair in paired)]
     wide = replace(wide, runs=[wide.runs[place] for place in kept], scores=wide.scores[kept])
     cells = sample_cells(wide, by, metrics, n_resamples, seed)
@@ -346,13 +325,11 @@ def ablation(
 
 def _paired_seeds(wide: Wide, pair: tuple) -> tuple[list, str]:
     """The training seeds that both models have, and a note on those that only one has."""
-    if len(pair) != 2 or pair[0] == pair[1]:
-        raise ValueError(f"pairs holds {pair}: each must be two different models, (model, reference)")
     model, reference = pair
-    missing = [name for name in (model, reference) if name not in wide.models]
-    if missing:
-        raise ValueError(f"ablation needs the models {listed(missing)}. Available: {listed(wide.models)}")
-    seeds = {name: wide.seeds(name) for name in (model, reference)}
+    missing = [name for name in pair if name not in wide.models]
+    if missing or model == reference:
+        raise ValueError(f"ablation needs two models, not {listed(pair)}. Available: {listed(wide.models)}")
+    seeds = {name: wide.seeds(name) for name in pair}
     both = [seed for seed in seeds[model] if seed in seeds[reference]]
     if not both:
         raise ValueError(
@@ -361,3 +338,176 @@ def _paired_seeds(wide: Wide, pair: tuple) -> tuple[list, str]:
         )
     alone = [f"{seed} of {name}" for name in seeds for seed in seeds[name] if seed not in both]
     return both, f"without training seeds that only one has: {listed(alone)}" if alone else ""
+
+
+# --- in print -------------------------------------------------------------------------------------------
+
+FORMATS = ("styler", "markdown", "latex")
+_TEXTS = {".md": "markdown", ".tex": "latex"}
+EMPTY = "–"
+METRIC_NAMES = {"srcc": "SRCC", "lcc": "LCC", "ktau": "KTAU", "mse": "MSE"}
+FLOOR_ROW, CEILING_ROW, N_ROW = "floor (never listens)", "ceiling", "n"
+NEEDED = ("value", "low", "high", "n", "n_constant", "n_seeds", "seed_sd", "floor", "ceiling", "p", "mark", "family")
+NEEDED += ("baseline", "n_resamples", "note")
+_LATEX = str.maketrans(
+    {char: rf"\{char}" for char in "&%$#_{}"}
+    | {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", '"': r"\textquotedbl{}"}
+    | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "≤": r"$\leq$", "±": r"$\pm$", "−": r"$-$"}
+    | {"†": r"\dag{}", "‡": r"\ddag{}", "–": "--", "“": "``", "”": "''"}
+)
+
+
+def render_table(frame: pd.DataFrame, format: str, label: str, names: Mapping[str, str] | None = None):
+    """A frame of `paper_table` in the paper's wide form: one row per model, one column per cell (a metric, where there
+    is one cell; both, where there are several of each), floor, ceiling and n below.
+
+    frame: of `paper_table` (or read back from its CSV), with or without the column `paper` of `paper.beside`. format:
+    "styler" gives a pandas Styler for a notebook; "markdown" and "latex" (a `table*` for booktabs) give text. label:
+    the data behind the numbers ("RELATE ratings", "synthetic"); it is in the notes, with resamples, Holm's family, what
+    the marks mean and what is missing. The title is the family's name. names: what models and cells are called in
+    print. ValueError for another format, a missing column, no rows, or rows that are there twice.
+    """
+    choice(format, "format", FORMATS)
+    names, keys = names or {}, ["model", "cell", "metric"]
+    need_columns(frame, "the table", (*keys, *NEEDED))
+    if not len(frame) or frame.duplicated(keys).any():
+        raise ValueError(f"a table needs rows, one for each {listed(keys)}; {frame.duplicated(keys).sum()} are twice")
+    # empty text is read back from a CSV as NaN
+    texts = {c: frame[c].astype(object).where(frame[c].notna(), "") for c in ("mark", "family", "note")}
+    frame = frame.assign(**texts)
+    entries = [_entry(row, format) for row in frame.to_dict("records")]
+    body = _wide(frame, entries, names, format)
+    title = next((family for family in frame["family"] if family), "")
+    notes = _notes(frame, label, names)
+    if format == "styler":
+        return _styler(body, title, notes, frame["model"].nunique())
+    if format == "markdown":
+        escaped = [re.sub(r"([\\*_<`])", r"\\\1", note) for note in notes]
+        head = f"**{title}**\n\n" if title else ""
+        return f"{head}{body.to_markdown(disable_numparse=True)}\n\n" + "".join(f"{note}  \n" for note in escaped)
+    caption = " ".join(filter(None, [title and f"{title}.", *notes])).translate(_LATEX)
+    where = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "humanclap"
+    return body.style.to_latex(
+        hrules=True, environment="table*", position="t", position_float="centering", caption=caption,
+        label=f"tab:{where}", column_format="l" + "c" * len(body.columns),
+    )  # fmt: skip
+
+
+def write_table(
+    frame: pd.DataFrame, path_stem: str | Path, label: str, names: Mapping[str, str] | None = None
+) -> list[Path]:
+    """Write `<path_stem>.csv` (the tidy frame, with the column data = label), `.md` and `.tex`; return the paths.
+
+    Each file is written whole or not at all. Raises as `render_table`, and OSError.
+    """
+    stem = Path(path_stem)
+    texts = {ending: render_table(frame, kind, label, names) for ending, kind in _TEXTS.items()}
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = [stem.with_name(stem.name + ending) for ending in (".csv", *_TEXTS)]
+    files.write_table(frame.assign(data=label), paths[0], float_format="%.6g")
+    for path, text in zip(paths[1:], texts.values(), strict=True):
+        write_text(path, text)
+    return paths
+
+
+def _number(value: float) -> str:
+    return EMPTY if pd.isna(value) else f"{value:.3f}".replace("-", "−")
+
+
+def _escaped(text: str, format: str) -> str:
+    if format == "latex":
+        return str(text).translate(_LATEX)
+    return re.sub(r"([\\|*_<`])", r"\\\1", str(text)) if format == "markdown" else html.escape(str(text))
+
+
+def _entry(row: dict, format: str) -> str:
+    """value ± SD mark [low, high] (paper …), without what is not there."""
+    paper = f"(paper {_number(row['paper'])})" if pd.notna(row.get("paper")) else ""
+    if pd.isna(row["value"]):
+        return _escaped(" ".join(filter(None, (EMPTY, paper))), format)
+    spread = "" if pd.isna(row["seed_sd"]) else f" ± {_number(row['seed_sd'])}"
+    interval = "" if pd.isna(row["low"]) else f"[{_number(row['low'])}, {_number(row['high'])}]"
+    value, below = f"{_number(row['value'])}{spread}", " ".join(filter(None, (interval, paper)))
+    if format != "latex":
+        return _escaped(" ".join(filter(None, (value + row["mark"], below))), format)
+    mark = rf"\textsuperscript{{{_escaped(row['mark'], format)}}}" if row["mark"] else ""
+    return rf"\shortstack{{{_escaped(value, format)}{mark} \\ {{\scriptsize {_escaped(below, format)}}}}}"
+
+
+def _wide(frame: pd.DataFrame, entries: list[str], names: Mapping[str, str], format: str) -> pd.DataFrame:
+    """The table as text, ready for its format: models, then floor and ceiling where any is known, and n."""
+    spots = list(dict.fromkeys(zip(frame["cell"], frame["metric"], strict=True)))
+    models = list(dict.fromkeys(frame["model"]))
+    of = dict(zip(zip(frame["model"], frame["cell"], frame["metric"], strict=True), entries, strict=True))
+    rows = {name: [of.get((name, *spot), EMPTY) for spot in spots] for name in models}
+    first = frame.drop_duplicates(["cell", "metric"]).set_index(["cell", "metric"]).loc[spots]
+    body = pd.DataFrame(list(rows.values()), index=[_escaped(names.get(m, m), format) for m in models])
+    for column, head in (("floor", FLOOR_ROW), ("ceiling", CEILING_ROW)):
+        if frame[column].notna().any():
+            body.loc[head] = [_escaped(_number(value), format) for value in first[column]]
+    body.loc[N_ROW] = [f"{n:,}" for n in first["n"]]
+    cells, metrics = ({spot[i] for spot in spots} for i in (0, 1))
+    heads = []
+    for cell, metric in spots:
+        cell_name, metric_name = names.get(cell, cell.replace("<=", "≤")), METRIC_NAMES.get(metric, metric)
+        both = f"{cell_name}: {metric_name}"
+        heads.append(metric_name if len(cells) == 1 else cell_name if len(metrics) == 1 else both)
+    body.columns = [_escaped(head, format) for head in heads]
+    return body
+
+
+def _styler(body: pd.DataFrame, title: str, notes: list[str], n_models: int):
+    below = pd.Series(body.index).index[n_models:]
+    shown = f"<b>{html.escape(title)}</b><br>" if title else ""
+    styles = [[""] * len(body.columns)] * n_models
+    styles += [["font-style: italic; color: #555"] * len(body.columns)] * len(below)
+    caption = [{"selector": "caption", "props": "caption-side: bottom; text-align: left; font-size: 85%"}]
+    styler = body.style.apply(lambda _: pd.DataFrame(styles, body.index, body.columns), axis=None)
+    return styler.set_caption(shown + "<br>".join(map(html.escape, notes))).set_table_styles(caption)
+
+
+def _notes(frame: pd.DataFrame, label: str, names: Mapping[str, str]) -> list[str]:
+    """Whatever a reader must know to use the numbers: data, intervals, seeds, marks, what is missing."""
+    first = frame.iloc[0]
+    baseline = names.get(first["baseline"], first["baseline"])
+    drawn = f"{first['n_resamples']:,} resamples of captions, each with all its pairs"
+    notes = [f"Data: {label}.", f"In brackets 95 % percentile bootstrap intervals over {drawn}."]
+    seeds = sorted(set(frame.loc[frame["n_seeds"] > 1, "n_seeds"]))
+    if seeds:
+        many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        notes.append(f"Values with ± are means over {many} training seeds, with the SD over the seeds.")
+    family = next((family for family in frame["family"] if family), "")
+    if family:
+        notes.append(
+            f"{BETTER} better, {WORSE} worse than {baseline}: p < {ALPHA} by paired bootstrap, two-sided, after Holm's "
+            f"correction over the {frame['p'].notna().sum()} differences of this table (family: {family})."
+        )
+    else:
+        notes.append(f"Differences from {baseline} are not marked: no correction for many comparisons was made.")
+    if frame["floor"].notna().any():
+        named = f" ({first['floor_name']})" if first.get("floor_name") else ""
+        notes.append(
+            f"{ABOVE_FLOOR} better than the floor{named}, a predictor that never listens: the paired 95 % interval of the "
+            "difference excludes zero (uncorrected)."
+        )
+    if frame["ceiling"].notna().any():
+        notes.append("Ceiling: what a perfect score could reach on these noisy ratings.")
+    if "paper" in frame and frame["paper"].notna().any():
+        notes.append("“paper”: the number printed there, on its own pairs.")
+    undefined = frame[(frame["n_constant"] > 0) & frame["value"].notna()]
+    if len(undefined):
+        cells = listed(names.get(cell, cell) for cell in dict.fromkeys(undefined["cell"]))
+        most = f"{undefined['n_constant'].max():,}"
+        notes.append(f"Resamples in which a score was constant are left out: at most {most} ({cells}).")
+    return notes + _cell_notes(frame, names)
+
+
+def _cell_notes(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
+    """The frame's own notes, each once, with the cells it is about (and the models, where not all)."""
+    lines = []
+    for (cell, note), rows in frame[frame["note"] != ""].groupby(["cell", "note"], sort=False):
+        about = names.get(cell, cell)
+        if rows["model"].nunique() < frame["model"].nunique():
+            about += f" ({listed(names.get(name, name) for name in dict.fromkeys(rows['model']))})"
+        lines.append(f"{about}: {note}")
+    return [f"{EMPTY}: not computed. Notes: {'; '.join(lines)}."] if lines else []

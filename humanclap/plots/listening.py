@@ -40,12 +40,12 @@ def listening(table: pd.DataFrame) -> Figure:
 def preferences(table: pd.DataFrame) -> Figure:
     """How often score and people prefer the same of two systems' clips of one caption, one panel per pair of systems.
 
-    Drawn between always preferring the system with the better mean (the floor) and how often one half of the listeners
-    agrees with the other half, where the table has them; chance, 0.5, is dashed.
+    Drawn beside always preferring the system with the better mean (the floor), where the table has it; chance, 0.5, is
+    dashed.
 
     Args:
         table: of `evaluate.preferences`: `model`, `systems`, `value`, `low`, `high`, and where they are there `n`,
-            `floor`, `half_agreement`.
+            `floor`.
 
     Raises:
         ValueError: a missing column, no rows, a model and pair of systems twice.
@@ -54,7 +54,7 @@ def preferences(table: pd.DataFrame) -> Figure:
     figure, axes, across = _panels(table, "systems", sharex=True)
     for kind, axis in axes.items():
         rows = table[table["systems"] == kind]
-        style.row_marks(axis, style.column(rows, "floor"), style.column(rows, "half_agreement"))
+        style.row_marks(axis, style.column(rows, "floor"), np.full(len(rows), np.nan))
         axis.axvline(0.5, color="0.4", zorder=1, gid="chance", **_DASHED)
         title = " – ".join(SYSTEM_NAMES.get(part, part) for part in str(kind).split(" – "))
         sizes = style.column(rows, "n")
@@ -62,8 +62,7 @@ def preferences(table: pd.DataFrame) -> Figure:
         axis.set_title(shortened(title, letters(5.2 / across, 7.5)) + counted, fontsize=7)
     style.outer_labels(axes.values(), across, "share of comparisons", "")
     floor = style.mark_handle(style.column(table, "floor"), "floor (the better mean always wins)", "orange")
-    people = style.mark_handle(style.column(table, "half_agreement"), "listeners: one half with the other", "green")
-    style.legend_below(figure, [style.line_handle("0.4", "chance", **_DASHED), *floor, *people])
+    style.legend_below(figure, [style.line_handle("0.4", "chance", **_DASHED), *floor])
     return figure
 
 

@@ -32,7 +32,6 @@ MARKS = {  # of `evaluate.paper_table`
     "†": "† above the floor",
 }
 BREAKDOWN_NAMES = {
-    "n_events": "Sound events in the caption",
     "caption_length": "Length of the caption",
     "temporal": "Temporal words in the caption",
     "n_ratings": "Ratings of the pair",
