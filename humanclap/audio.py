@@ -7,16 +7,13 @@ import math
 import mmap
 import os
 import re
-import stat
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from pathlib import Path
 
 import numpy as np
 
 from .checks import whole_number
-from .files import expanded
+from .files import expanded, kind_of
 
 MIN_SECONDS = 0.05
 """Shortest clip that is accepted. A shorter one, repeated to fill a window, becomes a tone above 20 Hz."""
@@ -54,12 +51,11 @@ class AudioError(ValueError):
 def load_audio(path: str | os.PathLike, sample_rate: int, seconds: float | None = None) -> np.ndarray:
     """Read a file as one channel at `sample_rate` (Hz): float32 `[T]`, full scale ±1.
 
-    Any format that libsndfile reads (WAV, FLAC, OGG, MP3, ...). Channels are averaged first; another rate is
-    resampled with soxr HQ to T = ceil(n · sample_rate / file rate) samples, which is what `librosa.load`, and
-    so laion-clap, does. With `seconds`, only the beginning is read and returned, the same samples as of the whole.
-    Memory is that of the samples returned, however long the file is. Digital silence is audio and is returned:
-    a system that generates nothing must be scored on it. Samples far beyond full scale, and channels that
-    cancel each other, are read with a warning (see `note_of`).
+    Any format that libsndfile reads (WAV, FLAC, OGG, MP3, ...). Channels are averaged first; another rate is resampled
+    with soxr HQ to T = ceil(n · sample_rate / file rate) samples, as `librosa.load`, and so laion-clap, does. With
+    `seconds`, only the beginning is read: the same samples as of the whole, in memory of their size. Digital silence is
+    audio: a system that generates nothing must be scored on it. Samples far beyond full scale, and channels that cancel
+    each other, are read with a warning (see `note_of`).
 
     Raises AudioError (a ValueError), with path and reason, for whatever is wrong with the file: missing, a folder or a
     pipe, empty, not audio, a rate that no recording has, fewer samples than its header promises, shorter than
@@ -83,9 +79,8 @@ def check_file(path: str | os.PathLike) -> os.stat_result:
         status = os.stat(expanded(path))
     except (OSError, ValueError) as error:  # ValueError: NUL, or a character that no file name can hold
         raise AudioError(path, _why_absent(os.fspath(path), error)) from error
-    if not stat.S_ISREG(status.st_mode):
-        kinds = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
-        raise AudioError(path, f"not a file but {kinds.get(stat.S_IFMT(status.st_mode), 'a device')}")
+    if kind := kind_of(status.st_mode):
+        raise AudioError(path, f"not a file but {kind}")
     if status.st_size == 0:
         raise AudioError(path, "the file is empty (0 bytes)")
     return status
@@ -131,29 +126,21 @@ def windows(
     return np.stack([waveform[start : start + n_samples] for start in starts])
 
 
-# --- one file -------------------------------------------------------------------------------------------
-
-
 def _decoded(path: str | os.PathLike, sample_rate: int | None, seconds: float | None) -> tuple[np.ndarray, int]:
-    with _reading(path) as clip:
-        rate = sample_rate or clip.rate
-        n_wanted = math.inf if seconds is None else round(seconds * rate)
-        samples = _joined(clip.blocks() if rate == clip.rate else _resampled(clip.blocks(), clip.rate, rate), n_wanted)
-        clip.check()
+    """Whatever a decoder, a resampler or the file system raises becomes AudioError."""
+    check_file(path)
+    try:
+        clip = _Clip(path)
+        with clip.handle:
+            rate = sample_rate or clip.rate
+            n_wanted = math.inf if seconds is None else round(seconds * rate)
+            blocks = clip.blocks() if rate == clip.rate else _resampled(clip.blocks(), clip.rate, rate)
+            samples = _joined(blocks, n_wanted)
+            clip.check()
         n_samples = min(n_wanted, math.ceil(clip.n_read * (rate / clip.rate)))
         if len(samples) < n_samples:  # soxr may return one sample less; librosa then adds a zero, and so does this
             samples = np.pad(samples, (0, n_samples - len(samples)))
         return samples[:n_samples], rate
-
-
-@contextmanager
-def _reading(path: str | os.PathLike) -> Iterator[_Clip]:
-    """An open clip; whatever a decoder, a resampler or the file system raises for it becomes AudioError."""
-    check_file(path)
-    clip = None
-    try:
-        clip = _Clip(path)
-        yield clip
     except AudioError:
         raise
     except MemoryError as error:
@@ -162,10 +149,9 @@ def _reading(path: str | os.PathLike) -> Iterator[_Clip]:
         # libsndfile's own text begins with the path, which AudioError carries already. TypeError: soundfile
         # takes ".raw" for samples without a header and asks for their rate.
         detail = " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".")
+        if "malformed" in detail:  # a CAF that was cut anywhere, an OGG at its beginning
+            raise AudioError(path, f"cut short or damaged ({detail}); copy it again") from error
         raise AudioError(path, f"not readable as audio ({detail}); make it a WAV, FLAC, OGG or MP3") from error
-    finally:
-        if clip is not None:
-            clip.handle.close()
 
 
 class _Clip:
@@ -181,13 +167,20 @@ class _Clip:
         self.handle = soundfile.SoundFile(name if os.name == "nt" else os.fsencode(name))
         if self.handle.frames == 0 and (content := _open_ended(name)) is not None:
             self.handle = soundfile.SoundFile(content)
-        # soundfile seeks after each read, which fails at the end of a FLAC of unknown length.
-        self.handle.seekable = lambda: False
+        self.handle.seekable = lambda: False  # soundfile seeks after each read, which fails in a FLAC of unknown length
         self.rate = self.handle.samplerate
         if not _RATES[0] <= self.rate <= _RATES[1]:
             allowed = f"{_RATES[0]:,} to {_RATES[1]:,} Hz"
             raise AudioError(path, f"a broken header: its sample rate is {self.rate:,} Hz, and must be {allowed}")
-        self._check_header()
+        # libsndfile reads what is there of a file that was cut short, and says so in its log alone.
+        form = self.handle.format
+        for said, found in _SIZES.findall(self.handle.extra_info):
+            open_end = int(said) in _OPEN_END and form not in ("RF64", "W64")
+            if int(said) > int(found) + _SLOPPY_BYTES and not open_end:
+                sizes = f"its header says {int(said):,} bytes, {int(found):,} are there"
+                raise AudioError(path, f"cut short: {sizes}; copy it again")
+        if form == "OGG" and _ends_inside_a_page(name):
+            raise AudioError(path, "cut short: its last Ogg page is not whole; copy it again")
 
     def blocks(self) -> Iterator[np.ndarray]:
         """The channels' mean, float32 `[n]` at a time. Raises AudioError for NaN, infinity and what can't be decoded."""
@@ -223,9 +216,8 @@ class _Clip:
             raise AudioError(self.path, f"too short: {seconds:.3f} s, at least {MIN_SECONDS} s is needed")
         note = None
         if self._peak > _FAR_BEYOND:
-            note = (
-                f"samples reach {self._peak:,.4g} times full scale, and models clip or misjudge them; scale them to ±1"
-            )
+            peak = f"samples reach {self._peak:,.4g} times full scale"
+            note = f"{peak}, and models clip or misjudge them; scale them to ±1"
         elif self._power > _SILENT * self.n_read and self._mixed_power < _CANCELLED * self._power:
             note = "the channels cancel each other (antiphase): their mean, which a model hears, is nearly silent"
         name = os.fspath(self.path)
@@ -245,18 +237,6 @@ class _Clip:
         except soundfile.LibsndfileError as error:
             raise self._cut_short(f"decoding ends after {self.n_read:,} ({error.error_string})") from error
 
-    def _check_header(self) -> None:
-        """libsndfile reads what is there of a file that was cut short, and says so in its log alone."""
-        form = self.handle.format
-        for said, found in _SIZES.findall(self.handle.extra_info):
-            said, found = int(said), int(found)
-            open_end = said in _OPEN_END and form not in ("RF64", "W64")
-            if said > found + _SLOPPY_BYTES and not open_end:
-                reason = f"cut short: its header says {said:,} bytes, {found:,} are there; copy it again"
-                raise AudioError(self.path, reason)
-        if form == "OGG" and _ends_inside_a_page(expanded(self.path)):
-            raise AudioError(self.path, "cut short: its last Ogg page is not whole; copy it again")
-
     def _cut_short(self, found: str) -> AudioError:
         said = f"{self.handle.frames:,} samples" if self.handle.frames < _UNKNOWN else "no length"
         return AudioError(self.path, f"cut short or damaged: its header says {said}, {found}; copy it again")
@@ -269,7 +249,7 @@ def _joined(blocks: Iterable[np.ndarray], n_samples: float) -> np.ndarray:
         joined += block.data
         if len(joined) >= 4 * n_samples:
             break
-    return np.frombuffer(joined, dtype=np.float32) if joined else np.empty(0, np.float32)
+    return np.frombuffer(joined, dtype=np.float32)
 
 
 def _resampled(blocks: Iterable[np.ndarray], file_rate: int, sample_rate: int) -> Iterator[np.ndarray]:
@@ -295,7 +275,7 @@ def _open_ended(path: str) -> mmap.mmap | None:
     return content
 
 
-def _ends_inside_a_page(path: Path) -> bool:
+def _ends_inside_a_page(path: str) -> bool:
     """Whether the last page of an Ogg file promises more bytes than follow: 27 bytes, a table of lengths, the parts."""
     with open(path, "rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -314,7 +294,7 @@ def _why_absent(path: str, error: OSError | ValueError) -> str:
         return "file not found; its path holds backslashes: write it with /"
     folder, name = os.path.split(expanded(path))
     for form in ("NFC", "NFD"):
-        for other in (os.path.join(folder, unicodedata.normalize(form, name)), unicodedata.normalize(form, path)):
-            if other != path and os.path.exists(other):
-                return f"file not found; the same name is there in Unicode form {form}: write the path in that form"
+        other = unicodedata.normalize(form, name)
+        if other != name and os.path.exists(os.path.join(folder, other)):
+            return f"file not found; the same name is there in Unicode form {form}: write the path in that form"
     return "file not found"

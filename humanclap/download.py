@@ -3,51 +3,36 @@
 from __future__ import annotations
 
 import csv
+import errno
+import logging
 import os
+import shutil
 import stat
 import time
 import zipfile
 import zlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
 from .files import expanded, lock, sha256_of, writing
-from .hub import (
-    PROJECT,
-    TIMEOUT,
-    DownloadError,
-    data_folder,
-    find_hub_files,
-    hub_files,
-    human_size,
-    reason_of,
-    require_room,
-    weights_folder,
-)
 from .models import MODELS, HubFiles
 
 if TYPE_CHECKING:
     import pandas as pd
 
-__all__ = [
-    "PROJECT",
-    "SOURCES",
-    "DownloadError",
-    "data_folder",
-    "fetch",
-    "fetch_ratings",
-    "hub_files",
-    "listing",
-    "relate_folder",
-    "status",
-    "weights_folder",
-]
 HERE, MISSING, INCOMPLETE, OTHER = "here", "missing", "incomplete", "other"
-SYSTEM_FOLDERS = ("audiocaps", "audioldm", "audioldm2", "tango", "tango2")
-"""The folders of RELATE_wave, one per system; each has train and test."""
+TIMEOUT = 20  # seconds without an answer; for all of REL.csv in the demo
+_SPARE = 50 * 10**6  # a disk filled to the last byte breaks other things
+_SOURCE = Path(__file__).resolve().parents[1]
+PROJECT = _SOURCE if (_SOURCE / "notebooks").is_dir() else Path.cwd()  # the latter where the package is installed
+_log = logging.getLogger(__name__)
+
+
+class DownloadError(FileNotFoundError):
+    """A file is not here and could not be fetched, or it is not the published one; the message says what to do."""
 
 
 # --- what there is, and where it lies -------------------------------------------------------------------
@@ -55,58 +40,55 @@ SYSTEM_FOLDERS = ("audiocaps", "audioldm", "audioldm2", "tango", "tango2")
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file at a fixed address, kept at `name` below RELATE's folder; `folder`: a zip, unpacked to that folder.
-
-    begins: how the content begins; a login page in its place does not. limit_bytes: more is not what was asked for.
-    """
+    """A file at a fixed address, kept at `name` below RELATE's folder; `folder`: a zip, unpacked to that folder."""
 
     url: str
     name: str
     sha256: str | None = None
-    begins: bytes = b""
     revision: str | None = None
     about_bytes: int | None = None
-    limit_bytes: int = 100 * 10**6
     folder: str = ""
     unpacked_bytes: int = 0
     licence: str = "none stated"
 
 
 RELATE_REVISION = "05935d968f7c4029b8a235b82425c4d2919faf69"
+
+
 RELATE_SHA256 = "cea68d02735ac13a5cc3a05fafb4bc07a0342815c6a75fbf64284e39271c5dcd"
+_FILES = tuple(
+    WebFile(
+        f"https://raw.githubusercontent.com/sarulab-speech/RELATE/{RELATE_REVISION}/{name}",
+        name, sha256, RELATE_REVISION, about_bytes,
+    )
+    for name, sha256, about_bytes in (
+        ("scores/REL.csv", RELATE_SHA256, 3_400_000),
+        ("scores/IS.csv", "ef1e724be33ead60e54c797f9c52805eac7f7870a46760c855634d3a19597be4", 3_200_000),
+        ("scores/OS.csv", "fce6baeb0a52a44e956d07a05114a5ff24d1bc95b6fadb334b639777ca565197", 3_200_000),
+        ("listener_attributes/REL.csv", "6b707d29244ae7ec872dc0e61328719d64bda96b0744043b0089b371619d6f12", 90_000),
+        ("listener_attributes/IS_and_OS.csv", "7e0c73614b02c197627c8980b26056e437116e37881b7ca6cc49f8271ea507a0", 90_000),
+    )
+)  # fmt: skip
+REL = _FILES[0]
+_WAVE = WebFile(
+    "https://sarulab.sakura.ne.jp/kanamori/RELATE_open_dataset/RELATE_wave.zip",
+    "RELATE_wave.zip",
+    folder="RELATE_wave",
+    unpacked_bytes=1_900_000_000,
+)
+SYSTEM_FOLDERS = ("audiocaps", "audioldm", "audioldm2", "tango", "tango2")
+"""The folders of RELATE_wave, one per system; each has train and test."""
 
-
-def _relate(name: str, sha256: str | None, about_bytes: int, begins: bytes) -> WebFile:
-    url = f"https://raw.githubusercontent.com/sarulab-speech/RELATE/{RELATE_REVISION}/{name}"
-    return WebFile(url, name, sha256, begins, RELATE_REVISION, about_bytes)
-
-
-REL = _relate("scores/REL.csv", RELATE_SHA256, 3_400_000, b"wavname,")
-_IS_SHA256 = "ef1e724be33ead60e54c797f9c52805eac7f7870a46760c855634d3a19597be4"
-_OS_SHA256 = "fce6baeb0a52a44e956d07a05114a5ff24d1bc95b6fadb334b639777ca565197"
-SOURCES: dict[str, tuple[WebFile | HubFiles, ...]] = {
-    "relate": (
-        REL,
-        _relate("scores/IS.csv", _IS_SHA256, 3_200_000, b"wavname,"),
-        _relate("scores/OS.csv", _OS_SHA256, 3_200_000, b"wavname,"),
-        _relate("listener_attributes/REL.csv", None, 90_000, b"listener_id,"),
-        _relate("listener_attributes/IS_and_OS.csv", None, 90_000, b"listener_id,"),
-    ),
-    "relate-audio": (
-        REL,
-        WebFile(
-            "https://sarulab.sakura.ne.jp/kanamori/RELATE_open_dataset/RELATE_wave.zip",
-            "RELATE_wave.zip",
-            begins=b"PK",
-            limit_bytes=4 * 10**9,
-            folder="RELATE_wave",
-            unpacked_bytes=1_900_000_000,
-        ),
-    ),
-}
+SOURCES: dict[str, tuple[WebFile | HubFiles, ...]] = {"relate": _FILES, "relate-audio": (REL, _WAVE)}
 """What `humanclap fetch NAME` fetches: RELATE's files, and by group those of models.MODELS."""
 for _model in MODELS.values():
     SOURCES[_model.group] = tuple(dict.fromkeys((*SOURCES.get(_model.group, ()), *_model.needs)))
+
+
+def data_folder(data: str | os.PathLike | None = None) -> Path:
+    """Where fetched files are kept: `data` if given, else `$HUMANCLAP_DATA`, else data/ beside the notebooks."""
+    named = data if data is not None else os.environ.get("HUMANCLAP_DATA")
+    return expanded(named) if named else PROJECT / "data"
 
 
 def relate_folder(data: str | os.PathLike | None = None) -> Path:
@@ -115,101 +97,197 @@ def relate_folder(data: str | os.PathLike | None = None) -> Path:
     `$HUMANCLAP_RELATE`, or relate/ below `data_folder()`; `data`, where given, takes precedence over both.
     """
     named = os.environ.get("HUMANCLAP_RELATE")
-    if data is None and named:
-        return expanded(named).resolve()
-    return (data_folder() if data is None else expanded(data)) / "relate"
+    return expanded(named).resolve() if named and data is None else data_folder(data) / "relate"
+
+
+def weights_folder(repository: str, data: str | os.PathLike | None = None) -> Path:
+    """Where a hub repository's files are looked for before the hub's cache: `<data>/weights/<owner>/<name>`."""
+    return data_folder(data) / "weights" / repository
+
+
+def _size(n_bytes: float) -> str:
+    return f"{tqdm.format_sizeof(n_bytes)}B"
+
+
+def _require_room(folder: Path, n_bytes: int, what: str) -> None:
+    """Raise DownloadError unless `n_bytes`, and 50 MB more, are free where `folder` is or will be."""
+    there = next(place for place in (folder, *folder.absolute().parents) if place.exists())
+    free = shutil.disk_usage(there).free
+    if n_bytes + _SPARE > free:
+        raise DownloadError(
+            f"{what} needs {_size(n_bytes)} (and {_size(_SPARE)} to spare), and {folder} has "
+            f"{_size(free)} free. Make room, or choose another place with --to DIR or HUMANCLAP_DATA"
+        )
+
+
+def _reason(error: Exception) -> str:
+    """One line of an exception."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "the disk is full; make room first"
+    return " ".join(str(error).split())[:400] or type(error).__name__
 
 
 # --- plain files ----------------------------------------------------------------------------------------
 
 
-def web_file(spec: WebFile, path: Path, seconds: float = float("inf"), progress: bool = True) -> Path:
+def web_file(spec: WebFile, path: Path, seconds: float | None = None, progress: bool = True) -> Path:
     """Fetch `spec` to `path`, unless another process has done so meanwhile: one attempt, the whole file or none of it.
 
-    Raises DownloadError where there is no answer, no such file or too little room, where it is cut short or takes longer
-    than `seconds`, and for another content; nothing is left behind.
+    Raises DownloadError where there is no answer, no such file or too little room, where it takes longer than `seconds`,
+    and for another content; nothing is left behind.
     """
     import pooch
 
-    headers = {"User-Agent": "humanclap", "Accept-Encoding": "identity"}
-    chunk = 2**16 if seconds == float("inf") else 2**10  # a slow server must not outlast the time limit
+    get = pooch.HTTPDownloader(
+        progressbar=_Deadline(seconds) if seconds else progress,
+        chunk_size=2**10 if seconds else 2**16,  # a slow server must not outlast the deadline
+        timeout=min(TIMEOUT, seconds or TIMEOUT),
+        headers={"User-Agent": "humanclap", "Accept-Encoding": "identity"},
+    )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with lock(path.with_name(f".{path.name}.lock")):
-            if path.is_file():
-                return path
-            with writing(path) as part, _Watch(part, path, spec, seconds, progress) as watch:
-                get = pooch.HTTPDownloader(watch, chunk, timeout=min(TIMEOUT, seconds), headers=headers)
-                get(spec.url, part, None)
-                if part.stat().st_size < watch.total:
-                    raise DownloadError(f"the connection was cut at {part.stat().st_size:,} of {watch.total:,} bytes")
-                _require_content(part, spec)
+            if not path.is_file():
+                room = (spec.about_bytes or spec.unpacked_bytes) + spec.unpacked_bytes
+                _require_room(path.parent, room, path.name)
+                with writing(path) as part:
+                    get(spec.url, part, None)
+                    _require_content(part, spec)
     except (OSError, ValueError) as error:
         by_hand = f"Run the same command again, or fetch it by hand: wget -c {spec.url} -O {path}"
-        raise DownloadError(f"{spec.url} could not be fetched: {reason_of(error)}. {by_hand}") from error
+        raise DownloadError(f"{spec.url} could not be fetched: {_reason(error)}. {by_hand}") from error
     return path
 
 
-def _require_content(path: Path, spec: WebFile) -> None:
-    if spec.sha256 not in (None, found := sha256_of(path)):
-        raise DownloadError(f"{path} is not the published file: its sha256 is {found}, expected {spec.sha256}")
-    with path.open("rb") as file:
-        begins = file.read(len(spec.begins))
-    if begins != spec.begins:
-        page = "another file, or a login page that a network or proxy sent"
-        raise DownloadError(f"{path} begins with {begins!r}, expected {spec.begins!r}: {page}")
+class _Deadline:
+    """In the place of pooch's bar: ends a download that is not done after so many seconds."""
 
+    def __init__(self, seconds: float):
+        self._until, self.total = time.monotonic() + seconds, 0
 
-class _Watch(tqdm):
-    """The bar that pooch reports a download to; ends what is too large, takes too long, or has too little room."""
-
-    def __init__(self, part: Path, path: Path, spec: WebFile, seconds: float, progress: bool):
-        super().__init__(desc=path.name, unit="B", unit_scale=True, disable=not progress)
-        self._part, self._path, self._spec = part, path, spec
-        self._until, self._is_first = time.monotonic() + seconds, True
-
-    def __bool__(self) -> bool:
-        return True  # pooch asks for it before the size is known
-
-    def update(self, n: float = 1) -> bool | None:
-        """Called for each block that has been written, with `self.total` as the server states it (0: it does not)."""
-        if max(self.total, self._part.stat().st_size) > self._spec.limit_bytes:
-            raise DownloadError(f"it is larger than {human_size(self._spec.limit_bytes)}: not the file that was meant")
+    def update(self, n: float) -> None:
         if time.monotonic() > self._until:
             raise DownloadError("it took too long")
-        if self._is_first:
-            room = self.total + (max(self._spec.unpacked_bytes, self.total) if self._spec.folder else 0)
-            require_room(self._path.parent, room, self._path.name)
-            self._is_first = False
-        return super().update(n)
+
+    def reset(self) -> None:
+        pass
+
+    close = reset
 
 
-def fetch_ratings(
-    folder: str | os.PathLike, url: str = REL.url, sha256: str = RELATE_SHA256, timeout_seconds: float = 20
-) -> Path:
+def _require_content(path: Path, spec: WebFile | HubFiles, remedy: str = "") -> None:
+    if spec.sha256 not in (None, found := sha256_of(path)):
+        raise DownloadError(f"{path} is not the published file: its sha256 is {found}, expected {spec.sha256}{remedy}")
+
+
+def fetch_ratings(folder: str | os.PathLike) -> Path:
     """Fetch RELATE's scores/REL.csv (3.4 MB) below `folder`, unless it is there: the one file that the demo may fetch.
 
-    One attempt, and `timeout_seconds` for all of it: the demo does not wait for a network (`fetch("relate")` does).
-
-    Returns:
-        The path of the file; its content has the expected checksum.
-
-    Raises:
-        DownloadError: no network, a broken download, or another content than expected. Nothing is left behind.
+    One attempt, and TIMEOUT for all of it: the demo does not wait for a network (`fetch("relate")` does). Returns the path
+    of the file, whose content has the expected checksum; DownloadError where that can't be had.
     """
     target = Path(folder) / REL.name
-    by_hand = (
-        f"Copy RELATE's scores/REL.csv (github.com/sarulab-speech/RELATE, commit {RELATE_REVISION[:12]}) into a folder "
-        "and set HUMANCLAP_RELATE to the folder above scores/"
-    )
-    spec = replace(REL, url=url, sha256=sha256, begins=b"")
     try:
         if not target.is_file():
-            web_file(spec, target, timeout_seconds, progress=False)
-        _require_content(target, spec)
+            web_file(REL, target, TIMEOUT, progress=False)
+        _require_content(target, REL)
     except OSError as error:
-        raise DownloadError(f"{error}. {by_hand}") from error
+        raise DownloadError(
+            f"{error}. Copy RELATE's {REL.name} (github.com/sarulab-speech/RELATE, commit {RELATE_REVISION[:12]}) into a "
+            "folder and set HUMANCLAP_RELATE to the folder above scores/"
+        ) from error
     return target
+
+
+# --- the hub --------------------------------------------------------------------------------------------
+
+
+def find_hub_files(spec: HubFiles, data: str | os.PathLike | None = None) -> Path | None:
+    """The first file of `spec`, with all the others that it needs beside it, if they are on this machine; else None.
+
+    In `weights_folder(spec.repository)`, or else in the hub's cache (not where `data` is given). No network is used.
+    """
+    found = _complete(spec, weights_folder(spec.repository, data))
+    if found is None and data is None:
+        found = _complete(spec, _snapshot(spec.repository, spec.revision))
+    return found
+
+
+def hub_files(spec: HubFiles, data: str | os.PathLike | None = None, progress: bool = True) -> Path:
+    """Find the files of `spec` on this machine, or fetch them; the path of the first, with the others beside it.
+
+    They go to `data`/weights/<owner>/<name>, or (None) to the same below $HUMANCLAP_DATA where that is set, else to the
+    hub's cache. What is fetched is compared with the checksums that the hub states; the content of what is here
+    already is not looked at.
+
+    Raises:
+        DownloadError: offline (HF_HUB_OFFLINE), no answer, no such file, too little room, another content.
+    """
+    found = find_hub_files(spec, data)
+    if found is not None:
+        return found
+    try:
+        return _fetch(spec, data, progress)
+    except Exception as error:  # huggingface_hub's own, and those of the HTTP library below it, which varies
+        other = _complete(spec, _snapshot(spec.repository, None)) if spec.any_revision else None
+        if other is not None:
+            _log.warning("%s is used instead of revision %s: %s", other.parent, spec.revision, _reason(error))
+            return other
+        files = " ".join(group[0] for group in spec.files) + (f" --revision {spec.revision}" if spec.revision else "")
+        raise DownloadError(
+            f"{spec.name} could not be fetched: {_reason(error)}. By hand, on a machine with a network: hf download "
+            f"{spec.repository} {files} --local-dir DIR; then copy DIR to {weights_folder(spec.repository)}"
+        ) from error
+
+
+def _complete(spec: HubFiles, folder: Path | None) -> Path | None:
+    """The first file of `spec` in a folder that has one of each group; else None."""
+    if folder is None:
+        return None
+    found = [next((folder / name for name in group if (folder / name).is_file()), None) for group in spec.files]
+    return None if None in found else found[0]
+
+
+def _snapshot(repository: str, revision: str | None) -> Path | None:
+    """The folder of a revision in the hub's cache, with some or all of its files; None where there is none."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(repository, revision=revision, allow_patterns=[], local_files_only=True))
+    except LocalEntryNotFoundError:
+        return None
+
+
+def _fetch(spec: HubFiles, data: str | os.PathLike | None, progress: bool) -> Path:
+    from huggingface_hub import HfApi, constants, hf_hub_download
+    from huggingface_hub.utils import disable_progress_bars
+
+    folder: Path | None = weights_folder(spec.repository, data)
+    if data is None and not os.environ.get("HUMANCLAP_DATA") and not folder.is_dir():
+        folder = None  # the hub's cache
+    if not progress:
+        disable_progress_bars()
+    info = HfApi().model_info(spec.repository, revision=spec.revision, files_metadata=True, timeout=TIMEOUT)
+    offered = {file.rfilename: file for file in info.siblings or ()}
+    needed = [next((name for name in group if name in offered), None) for group in spec.files]
+    if None in needed:
+        lacking = " or ".join(spec.files[needed.index(None)])
+        raise DownloadError(f"{spec.repository} has no {lacking} at {spec.revision or 'main'}")
+    here = folder or _snapshot(spec.repository, spec.revision)
+    wanted = dict.fromkeys([*needed, *(name for name in spec.optional if name in offered)])
+    wanted = [name for name in wanted if here is None or not (here / name).is_file()]
+    room = sum(offered[name].size or 0 for name in wanted)
+    _require_room(folder or Path(constants.HF_HUB_CACHE), room, spec.name)
+    for name in reversed(wanted):  # the first one last: where it is, all is
+        path = Path(hf_hub_download(spec.repository, name, revision=spec.revision, local_dir=folder))
+        stated = offered[name].lfs.sha256 if offered[name].lfs else None
+        expected = spec.sha256 if name == needed[0] and spec.sha256 else stated
+        if expected not in (None, found := sha256_of(path)):
+            path.resolve().unlink()  # in the cache a blob, which would be taken for the right one
+            path.unlink(missing_ok=True)
+            raise DownloadError(f"{name} has sha256 {found}, expected {expected}; it was removed")
+    return (folder or _snapshot(spec.repository, spec.revision)) / needed[0]
 
 
 # --- archives -------------------------------------------------------------------------------------------
@@ -221,23 +299,18 @@ def unpack(archive: Path, target: Path, top: tuple[str, ...]) -> Path:
     The folders named in `top` become those of `target`; in the archive they are at its top, or below one folder.
 
     Raises:
-        DownloadError: damaged; a name that leaves the folder, a link or device, encrypted; it would unpack to far more
-            than recordings do; none of `top` in it; too little room. Nothing is left behind.
+        DownloadError: damaged or encrypted; an entry that leaves the folder or is no plain file; none of `top` in it; too
+            little room. Nothing is left behind.
     """
     again = f"Remove {archive} and fetch it again"
     try:
         with zipfile.ZipFile(archive) as file:
-            entries = file.infolist()
-            for entry in entries:
-                if fault := _fault(entry):
-                    raise DownloadError(f"{archive}: {entry.filename!r} {fault}; nothing was unpacked. {again}")
-            total, packed = sum(entry.file_size for entry in entries), archive.stat().st_size
-            if len(entries) > 100_000 or total > 8 * 10**9 or total > max(20 * packed, 16 * 2**20):
-                raise DownloadError(
-                    f"{archive} would unpack to {len(entries):,} files of {human_size(total)} from {human_size(packed)}: "
-                    f"it is no archive of recordings; nothing was unpacked. {again}"
-                )
-            require_room(target.parent, total, f"unpacking {archive.name}")
+            for entry in file.infolist():
+                if _leaves_the_folder(entry):
+                    what = "would be written outside of the folder, or is no plain file; nothing was unpacked"
+                    raise DownloadError(f"{archive}: {entry.filename!r} {what}. {again}")
+            total = sum(entry.file_size for entry in file.infolist())
+            _require_room(target.parent, total, f"unpacking {archive.name}")
             with writing(target, folder=True) as fresh:
                 file.extractall(fresh)
                 inner = [path for path in fresh.iterdir() if path.is_dir()]
@@ -248,34 +321,32 @@ def unpack(archive: Path, target: Path, top: tuple[str, ...]) -> Path:
                     for path in root.iterdir():
                         path.rename(fresh / path.name)
                     root.rmdir()
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise DownloadError(f"{archive} is damaged, cut short, or no zip ({error}). {again}") from error
     except OSError as error:
-        raise error if isinstance(error, DownloadError) else DownloadError(f"{archive}: {reason_of(error)}") from error
+        raise error if isinstance(error, DownloadError) else DownloadError(f"{archive}: {_reason(error)}") from error
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        EOFError,
+        RuntimeError,  # encrypted
+    ) as error:
+        raise DownloadError(f"{archive} is damaged, cut short, or no zip ({error}). {again}") from error
     return target
 
 
-def _fault(entry: zipfile.ZipInfo) -> str | None:
-    """What is wrong with an entry of a zip, or None."""
+def _leaves_the_folder(entry: zipfile.ZipInfo) -> bool:
     name, kind = entry.filename, stat.S_IFMT(entry.external_attr >> 16)
-    if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-        return "is a link, device or another special file"
-    if name.startswith("/") or ".." in name.split("/") or "\\" in name or ":" in name:
-        return "would be written outside of the folder"
-    return "is encrypted" if entry.flag_bits & 0x1 else None
+    plain = kind in (0, stat.S_IFREG, stat.S_IFDIR)
+    return not plain or name.startswith("/") or ".." in name.split("/") or "\\" in name or ":" in name
 
 
-def missing_clips(data: str | os.PathLike | None = None) -> tuple[int, int]:
+def _missing_clips(data: str | os.PathLike | None) -> tuple[int, int]:
     """How many of the clips that REL.csv names are missing, and how many it names; (0, 0) without a REL.csv."""
-    ratings, audio = relate_folder(data) / REL.name, relate_folder(data) / "RELATE_wave"
+    ratings, audio = relate_folder(data) / REL.name, relate_folder(data) / _WAVE.folder
     if not ratings.is_file():
         return 0, 0
     with ratings.open(encoding="utf-8", newline="") as file:
         named = {row["wavname"].strip().removeprefix("/") for row in csv.DictReader(file)}
-    there: set[str] = set()
-    for folder in {name.rpartition("/")[0] for name in named}:  # one listing per folder instead of one look per clip
-        if (audio / folder).is_dir():
-            there.update(f"{folder}/{entry.name}" for entry in os.scandir(audio / folder) if entry.is_file())
+    there = {path.relative_to(audio).as_posix() for path in audio.glob("*/*/*")}
     return len(named - there), len(named)
 
 
@@ -305,14 +376,9 @@ def fetch(
     for spec in dict.fromkeys(spec for specs in _sources(name).values() for spec in specs):
         try:
             if isinstance(spec, HubFiles):
-                path = hub_files(spec, folder, progress)
-                if spec.sha256 not in (None, found := sha256_of(path)):
-                    problem = f"its sha256 is {found}, expected {spec.sha256}. Remove it and fetch it again"
-                    raise DownloadError(f"{path} is not the published {path.name} of {spec.repository}: {problem}")
-            elif spec.folder:
-                _fetch_archive(spec, folder, progress, keep_archive)
-            elif not (path := relate_folder(folder) / spec.name).is_file():
-                web_file(spec, path, progress=progress)
+                _require_content(hub_files(spec, folder, progress), spec, ". Remove it and fetch it again")
+            else:
+                _fetch_from_web(spec, relate_folder(folder), progress, keep_archive)
             state, path, note = _look(spec, folder)
             if state != HERE:
                 raise DownloadError(f"{path}: {note}")
@@ -323,17 +389,16 @@ def fetch(
     return status(name, folder)
 
 
-def _fetch_archive(spec: WebFile, data: str | os.PathLike | None, progress: bool, keep_archive: bool) -> None:
-    folder, archive = relate_folder(data) / spec.folder, relate_folder(data) / spec.name
-    if folder.is_dir():
-        return
-    if not archive.is_file():
-        web_file(spec, archive, progress=progress)
-    with lock(archive.with_name(f".{archive.name}.lock")):
-        if not folder.is_dir():
-            unpack(archive, folder, SYSTEM_FOLDERS)
-    if not keep_archive:
-        archive.unlink(missing_ok=True)
+def _fetch_from_web(spec: WebFile, relate: Path, progress: bool, keep_archive: bool) -> None:
+    path, unpacked = relate / spec.name, relate / spec.folder
+    if not path.is_file() and not (spec.folder and unpacked.is_dir()):
+        web_file(spec, path, progress=progress)
+    if spec.folder and not unpacked.is_dir():
+        with lock(path.with_name(f".{path.name}.lock")):
+            if not unpacked.is_dir():
+                unpack(path, unpacked, SYSTEM_FOLDERS)
+        if not keep_archive:
+            path.unlink(missing_ok=True)
 
 
 def status(name: str = "all", folder: str | os.PathLike | None = None) -> pd.DataFrame:
@@ -370,19 +435,16 @@ def _look(spec: WebFile | HubFiles, data: str | os.PathLike | None) -> tuple[str
         return (INCOMPLETE, archive, "to be unpacked") if archive.is_file() else (MISSING, path, "")
     if not spec.folder:
         try:
-            _require_content(path, spec)
-        except DownloadError as error:
             ours = "or, where HUMANCLAP_RELATE names a set of your own, unset that"
-            return OTHER, path, f"{error}. Remove it ({ours}) and fetch it again"
+            _require_content(path, spec, f". Remove it ({ours}) and fetch it again")
+        except DownloadError as error:
+            return OTHER, path, str(error)
         return HERE, path, ""
-    lacking, named = missing_clips(data)
+    lacking, named = _missing_clips(data)
     if lacking:
         missing = f"{lacking:,} of {named:,} clips that REL.csv names are not there"
         return INCOMPLETE, path, f"{missing}. Add them, or move the folder away to fetch {spec.name} anew"
-    note = (
-        f"all {named:,} clips that REL.csv names" if named else "its clips can't be counted: scores/REL.csv is not here"
-    )
-    return HERE, path, note
+    return HERE, path, f"all {named:,} clips that REL.csv names" if named else "scores/REL.csv is not here"
 
 
 def listing(folder: str | os.PathLike | None = None) -> str:
@@ -392,9 +454,9 @@ def listing(folder: str | os.PathLike | None = None) -> str:
     for source, specs in SOURCES.items():
         lines.append(f"humanclap fetch {source}")
         for spec in specs:
-            size = human_size(spec.about_bytes)
+            size = "unknown size" if spec.about_bytes is None else _size(spec.about_bytes)
             if isinstance(spec, WebFile) and spec.unpacked_bytes:
-                size = f"unknown size, about {human_size(spec.unpacked_bytes)} unpacked"
+                size = f"{size}, about {_size(spec.unpacked_bytes)} unpacked"
             lines.append(f"  {spec.name} [{next(states)}]: {size}; licence: {spec.licence}")
             lines.append(f"    from {spec.url if isinstance(spec, WebFile) else f'huggingface.co/{spec.repository}'}")
             lines.append(f"    sha256 {spec.sha256 or 'not published'}; revision {spec.revision or 'not published'}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import hashlib
 import json
@@ -13,38 +12,31 @@ import stat
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import BinaryIO, NamedTuple, TypeVar
 
 import numpy as np
 
 _CACHE_FORMAT = 1  # raise it when what is stored under a key changes its meaning
-_KINDS = {
-    stat.S_IFDIR: "a folder",
-    stat.S_IFIFO: "a named pipe",
-    stat.S_IFSOCK: "a socket",
-    stat.S_IFCHR: "a device",
-    stat.S_IFBLK: "a device",
-}
+_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a named pipe", stat.S_IFSOCK: "a socket"}
 _hashes: dict[str, tuple[tuple[int, ...], str]] = {}  # by path: what identifies the content, and its SHA-256
 _STREAMS = ("/dev/fd/", "/dev/std", "/proc/")
 _log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 
-# --- paths ----------------------------------------------------------------------------------------------
-
-
 def expanded(path: str | os.PathLike) -> Path:
     """A path that a user gave, with a leading "~/" replaced by the home folder. OSError where there is no home."""
     path = Path(path)
-    if path.parts[:1] != ("~",):
-        return path
     try:
-        return path.expanduser()
+        return path.expanduser() if path.parts[:1] == ("~",) else path
     except RuntimeError as error:
         raise OSError(f"{path}: there is no home folder here (HOME is not set); write the path out") from error
+
+
+def kind_of(mode: int) -> str | None:
+    """What a `st_mode` stands for ("a folder", "a named pipe", "a device"); None for a regular file."""
+    return None if stat.S_ISREG(mode) else _KINDS.get(stat.S_IFMT(mode), "a device")
 
 
 def require_regular(path: str | os.PathLike, error: type[Exception] = OSError) -> None:
@@ -54,16 +46,11 @@ def require_regular(path: str | os.PathLike, error: type[Exception] = OSError) -
     """
     if not os.path.exists(path):
         raise FileNotFoundError(f"there is no file {path}")
-    kind = stat.S_IFMT(os.stat(path).st_mode)
-    if kind != stat.S_IFREG:
-        raise error(f"{path} is {_KINDS.get(kind, 'not a file')}; it must be a file")
+    if kind := kind_of(os.stat(path).st_mode):
+        raise error(f"{path} is {kind}; it must be a file")
 
 
-# --- hashes ---------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class HashedFile:
+class HashedFile(NamedTuple):
     """A file's bytes and their SHA-256, in hex."""
 
     content: bytes
@@ -82,11 +69,8 @@ def sha256_of(path: str | os.PathLike) -> str:
     real = os.path.realpath(path)
 
     def known_or_new(file: BinaryIO) -> tuple[tuple[int, ...], str]:
-        identity = _identity(file)
-        remembered = _hashes.get(real)
-        if remembered is not None and remembered[0] == identity:
-            return remembered
-        return identity, hashlib.file_digest(file, "sha256").hexdigest()
+        identity, known = _identity(file), _hashes.get(real)
+        return known if known and known[0] == identity else (identity, hashlib.file_digest(file, "sha256").hexdigest())
 
     _hashes[real] = read_unchanged(path, known_or_new)
     return _hashes[real][1]
@@ -108,16 +92,14 @@ def _identity(file: BinaryIO) -> tuple[int, ...]:
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
 
 
-# --- writing --------------------------------------------------------------------------------------------
-
-
 @contextmanager
 def writing(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
     """Give a new file (or `folder`) beside `path` to write to; on success it takes the place of `path`.
 
-    A reader finds the old content or the new, never half of it, and after a failure the old is there. What is written
-    is on the disk before the change of names. A link's target is written, not the link. Modes follow the umask, whatever
-    the library that wrote the file gave it. The new name ends as `path` does, because libraries go by the ending.
+    A reader finds the old file or the new, never half of it (a folder that is replaced is away for an instant), and after
+    a failure the old is there. What is written is on the disk before the change of names. A link's target is written, not
+    the link. Modes follow the umask, whatever the library that wrote the file gave it. The new name ends as `path` does,
+    because libraries go by the ending.
     """
     target = Path(os.path.realpath(path))
     fresh = target.with_name(f".{uuid.uuid4().hex[:12]}-{target.name[-48:]}")
@@ -131,10 +113,12 @@ def writing(path: str | os.PathLike, folder: bool = False) -> Iterator[Path]:
             _flush(file)
         if folder:
             _flush(fresh)
-            _place_folder(fresh, target)
+            retired = _set_aside(target)
+            os.rename(fresh, target)
+            shutil.rmtree(retired, ignore_errors=True)
         else:
             os.replace(fresh, target)
-            _flush(target.parent)
+        _flush(target.parent)
     finally:
         shutil.rmtree(fresh, ignore_errors=True) if folder else fresh.unlink(missing_ok=True)
 
@@ -147,11 +131,9 @@ def write_text(path: str | os.PathLike, text: str) -> None:
 
 def is_stream(path: str | os.PathLike) -> bool:
     """Whether `path` is a pipe or a device (also as /dev/stdout): something to write into, that has no replacement."""
-    try:
-        mode = os.stat(path).st_mode
-    except OSError:
+    if not os.path.exists(path):
         return False
-    return not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)) or os.path.abspath(path).startswith(_STREAMS)
+    return kind_of(os.stat(path).st_mode) not in (None, "a folder") or os.path.abspath(path).startswith(_STREAMS)
 
 
 def require_writable(path: str | os.PathLike, name: str = "") -> None:
@@ -160,9 +142,9 @@ def require_writable(path: str | os.PathLike, name: str = "") -> None:
     if os.path.isdir(path):
         raise IsADirectoryError(f"{label} is a folder; give the name of a file")
     if is_stream(path):
-        if not os.access(path, os.W_OK):
-            raise PermissionError(f"{label} can't be written: permission denied")
-        return
+        if os.access(path, os.W_OK):
+            return
+        raise PermissionError(f"{label} can't be written: permission denied")
     parent = Path(os.path.realpath(path)).parent
     if not parent.is_dir():
         raise FileNotFoundError(f"{label}: there is no folder {parent if os.path.islink(path) else Path(path).parent}")
@@ -194,69 +176,31 @@ def lock(path: str | os.PathLike, wait: bool = True) -> Iterator[None]:
     """
     import filelock
 
-    held = filelock.FileLock(path, timeout=-1 if wait else 0)
     try:
-        held.acquire()
+        held = filelock.FileLock(path).acquire(timeout=-1 if wait else 0)
     except filelock.Timeout as error:
         raise BlockingIOError(f"{path} is locked by another process") from error
-    try:
+    with held:
         yield
-    finally:
-        held.release()
-
-
-# --- folders ----------------------------------------------------------------------------------------
-
-
-def _place_folder(fresh: Path, target: Path) -> None:
-    """Put the folder `fresh`, on the disk already, in the place of `target`, which may be a folder.
-
-    On Linux the two change places in one step, so a reader finds the old folder or the new one, whole, at every
-    moment. Where the system has no such step, `target` is away for an instant, under a name with a dot.
-    """
-    if not target.exists():
-        os.rename(fresh, target)
-    elif _exchange(fresh, target):
-        remove_folder(fresh)
-    else:
-        retired = target.with_name(f".{target.name}-old")
-        shutil.rmtree(retired, ignore_errors=True)
-        os.rename(target, retired)
-        os.rename(fresh, target)
-        remove_folder(retired)
-    _flush(target.parent)
 
 
 def remove_folder(folder: Path) -> None:
-    """Remove a folder that must not be taken for a whole one halfway: it first gets a name with a dot."""
-    if not folder.exists():
-        return
-    if not folder.name.startswith("."):
-        hidden = folder.with_name(f".{folder.name}-removed")
-        shutil.rmtree(hidden, ignore_errors=True)
-        os.rename(folder, hidden)
-        folder = hidden
-    shutil.rmtree(folder)
+    """Remove a folder, if it is there: first its name, so that half of it is never taken for the whole."""
+    shutil.rmtree(_set_aside(folder), ignore_errors=True)
 
 
-def _exchange(one: Path, other: Path) -> bool:
-    """Let two names change places in one step (Linux's renameat2); False where that can't be had."""
-    try:
-        rename = ctypes.CDLL(None, use_errno=True).renameat2
-    except (OSError, AttributeError):
-        return False
-    here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
-    return rename(here, os.fsencode(one), here, os.fsencode(other), exchange) == 0
-
-
-# --- arrays by content ----------------------------------------------------------------------------------
+def _set_aside(folder: Path) -> Path:
+    retired = folder.with_name(f".{folder.name}-old")
+    shutil.rmtree(retired, ignore_errors=True)
+    if folder.exists():
+        os.rename(folder, retired)
+    return retired
 
 
 class ArrayCache:
-    """A folder of arrays by key, which several processes may read and write at once.
+    """A folder of arrays by key, `root/<first two digits>/<key>.npy`, which several processes may read and write at once.
 
-    An array lies at `root/<first two digits>/<key>.npy` and gets there by a change of names, so it is there whole or
-    not at all. Two processes with one key write the same array; the later one wins.
+    An array is there whole or not at all. Two processes with one key write the same array; the later one wins.
     """
 
     def __init__(self, root: str | os.PathLike):
@@ -279,10 +223,10 @@ class ArrayCache:
         try:
             return np.load(path, allow_pickle=False)
         except FileNotFoundError:
-            return None
+            pass
         except (ValueError, EOFError, OSError) as error:
             _log.warning("%s can't be read (%s); it is made again", path, error)
-            return None
+        return None
 
     def put(self, key: str, array: np.ndarray) -> None:
         """Store `array` under `key`. Raises ValueError for an array of Python objects."""

@@ -31,7 +31,7 @@ SCORE_NUMBERS = (
 """The columns of a score table that hold numbers; every other one is text."""
 
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
-_OTHER_FORMATS = (".xls", ".xlsx", ".ods", ".parquet", ".feather", ".pkl", ".h5", ".bz2", ".xz", ".zip", ".zst")
+_OTHER_FORMATS = ".xls .xlsx .ods .parquet .feather .pkl .h5 .bz2 .xz .zip .zst".split()
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
@@ -49,18 +49,21 @@ class Table:
     """Columns of text by name, and for each row its line; what is wrong with a value is raised as `error`.
 
     Attributes:
-        header: the names of the columns, in the order of the file.
-        columns: name -> the values `[N]`, as they are in the file.
-        lines: of each row the line on which it ends (of JSON records, the number of the record).
+        columns: name -> the values `[N]`, as they are in the file and in its order.
+        lines: of each row the line on which it ends (of a JSON list, the number of the record).
         notes: what was left out in reading, in sentences.
     """
 
     path: Path
     error: type[ValueError]
-    header: list[str]
     columns: dict[str, list[str]]
     lines: list[int]
     notes: list[str] = field(default_factory=list)
+
+    @property
+    def header(self) -> list[str]:
+        """The names of the columns, in the order of the file."""
+        return list(self.columns)
 
     def need(self, columns: Iterable[str], row: str = "row") -> None:
         """Raise `error` for an empty file, a missing column, or no rows (`row`: what a row is, such as "rating")."""
@@ -93,7 +96,7 @@ class Table:
         """The columns as a DataFrame of Python strings, index 0 to N-1."""
         import pandas as pd
 
-        return pd.DataFrame(self.columns, columns=self.header, dtype=object)
+        return pd.DataFrame(self.columns, dtype=object)
 
 
 def stays_below(name: str) -> bool:
@@ -108,11 +111,8 @@ def clip_name(name: str) -> str:
     return str(PurePosixPath(name.strip())) if name.strip() else ""
 
 
-# --- reading --------------------------------------------------------------------------------------------
-
-
 def read_table(path: str | os.PathLike, error: type[ValueError] = TableError) -> Table:
-    """Read a table of text in UTF-8: by its name JSON lines (.jsonl), JSON records (.json), else CSV or TSV, also .gz.
+    """Read a table of text in UTF-8: by its name JSON (lines, or one list), else CSV or TSV, each also .gz.
 
     Of a CSV the delimiter (comma, semicolon or tab) is the one that parts the header into most columns. A BOM, CRLF and
     quoted fields are fine; a line without text is no row. Names of columns are stripped of spaces, values are not. An
@@ -125,12 +125,8 @@ def read_table(path: str | os.PathLike, error: type[ValueError] = TableError) ->
     """
     path = expanded(path)
     require_regular(path, error)
-    kind = _kind(path)
     text = _decoded(path, error)
-    if kind in (".jsonl", ".json"):
-        return _from_json(path, error, text)
-    rows, lines = _fields(path, error, text, "\t" if kind == ".tsv" else None)
-    return _from_rows(path, error, rows, lines)
+    return _from_json(path, error, text) if _kind(path) in (".jsonl", ".json") else _from_csv(path, error, text)
 
 
 def read_scores(path: str | os.PathLike) -> pd.DataFrame:
@@ -173,31 +169,26 @@ def _decoded(path: Path, error: type[ValueError]) -> str:
             content = gzip.decompress(content)
         except (OSError, EOFError, zlib.error) as problem:
             raise error(f"{path} can't be unpacked ({problem}): it is damaged or cut short; copy it again") from problem
-    wrong = f"{path} is not a table of text in UTF-8"
-    if content[:4] == b"PK\x03\x04":
-        raise error(f"{wrong}: it is a spreadsheet or another zip; export it as CSV UTF-8")
+    at = 0 if content[:4] == b"PK\x03\x04" else content.find(b"\0")
+    if at < 0:
+        try:
+            return content.decode("utf-8-sig")
+        except UnicodeDecodeError as problem:
+            at = problem.start
+    line = content.count(b"\n", 0, at) + 1
+    what = (
+        f"line {line} holds the byte 0x{content[at]:02x}. Save it again as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
+    )
     if content[:2] in (b"\xff\xfe", b"\xfe\xff"):
-        raise error(
-            f"{wrong}: it is UTF-16 from line 1 on; save it again as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
-        )
-    if (at := content.find(b"\0")) >= 0:
-        line = content.count(b"\n", 0, at) + 1
-        raise error(f"{wrong}: line {line} holds NUL bytes; export it as CSV UTF-8")
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as problem:
-        line = content.count(b"\n", 0, problem.start) + 1
-        raise error(
-            f"{wrong}: line {line} holds the byte 0x{content[problem.start]:02x}. Save it again as UTF-8 "
-            "(a spreadsheet calls it 'CSV UTF-8')"
-        ) from problem
+        what = "it is UTF-16. Save it again as UTF-8 (a spreadsheet calls it 'CSV UTF-8')"
+    if content[:4] == b"PK\x03\x04":
+        what = "it is a spreadsheet or another zip; export it as CSV UTF-8"
+    raise error(f"{path} is not a table of text in UTF-8: {what}")
 
 
-def _fields(path: Path, error, text: str, delimiter: str | None) -> tuple[list[list[str]], list[int]]:
-    """The rows that hold text, header included, and the line on which each ends."""
-    if delimiter is None:
-        delimiter = max(_DELIMITERS, key=lambda candidate: _n_columns(text, candidate))
-    rows, lines = [], []
+def _from_csv(path: Path, error: type[ValueError], text: str) -> Table:
+    delimiter = "\t" if _kind(path) == ".tsv" else max(_DELIMITERS, key=lambda given: _n_columns(text, given))
+    rows, lines = [], []  # those that hold text, the header first; and the line on which each ends
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
         for row in reader:
@@ -208,7 +199,36 @@ def _fields(path: Path, error, text: str, delimiter: str | None) -> tuple[list[l
         place = f" after line {lines[-1]}" if lines else ""
         what = "a quote is opened there and never closed" if "unexpected end" in str(problem) else problem
         raise error(f"{path} is not a table of {_DELIMITERS[delimiter]}-separated text{place}: {what}") from problem
-    return rows, lines
+
+    header, rows, lines = [name.strip() for name in (rows or [[]])[0]], rows[1:], lines[1:]
+    for row, line in zip(rows, lines):
+        if len(row) < len(header) or any(value.strip() for value in row[len(header) :]):
+            raise error(
+                f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns; write the line "
+                "whole, a text with a comma in it between quotes, and no row names (in R: row.names = FALSE)"
+            )
+    width = max(map(len, rows), default=0)
+    if width > len(header) and len({row[0] for row in rows if row[0].strip().isdecimal()}) == len(rows):
+        raise error(
+            f"{path}, line {lines[0]}: {width} fields where the header has {len(header)} columns, and the first "
+            "one is a number in every line: if these are row names, leave them out (in R: row.names = FALSE); if not, "
+            "take the delimiter at the end of the lines out"
+        )
+    columns, notes = {}, []
+    for at, name in enumerate(header + [""] * (width - len(header))):
+        values = [row[at] if at < len(row) else "" for row in rows]
+        if name in columns:
+            raise error(f"{path}, line 1: column {name!r} is there more than once")
+        if name:
+            columns[name] = values
+            continue
+        notes.append(f"{path}: column {at + 1}, an unnamed column that is empty throughout, is left out")
+        if (filled := next((i for i, value in enumerate(values) if value.strip()), None)) is not None:
+            raise error(
+                f"{path}, line {lines[filled]}: column {at + 1} has no name in the header and holds {values[filled]!r}; "
+                "give it a name, or leave it out (in pandas: to_csv(..., index=False))"
+            )
+    return Table(path, error, columns, lines, notes)
 
 
 def _n_columns(text: str, delimiter: str) -> int:
@@ -218,72 +238,25 @@ def _n_columns(text: str, delimiter: str) -> int:
         return 0
 
 
-def _from_rows(path: Path, error, rows: list[list[str]], lines: list[int]) -> Table:
-    header = [name.strip() for name in (rows or [[]])[0]]
-    rows, lines, notes = rows[1:], lines[1:], []
-    for row, line in zip(rows, lines):
-        if len(row) < len(header) or any(value.strip() for value in row[len(header) :]):
-            raise error(
-                f"{path}, line {line}: {len(row)} fields where the header has {len(header)} columns; write the line "
-                "whole, a text with a comma in it between quotes, and no row names (in R: row.names = FALSE)"
-            )
-    width = max((len(row) for row in rows), default=0)
-    if width > len(header) and len({row[0] for row in rows if len(row) == width and row[0].strip().isdecimal()}) == len(
-        rows
-    ):
-        raise error(
-            f"{path}, line {lines[0]}: {width} fields where the header has {len(header)} columns, and the first "
-            "one is a number in every line: if these are row names, leave them out (in R: row.names = FALSE); if not, "
-            "take the delimiter at the end of the lines out"
-        )
-    header += [""] * (width - len(header))
-    rows = [row + [""] * (width - len(row)) for row in rows]
-    unnamed = [at for at, name in enumerate(header) if not name]
-    for at in unnamed:
-        for row, line in zip(rows, lines):
-            if row[at].strip():
-                raise error(
-                    f"{path}, line {line}: column {at + 1} has no name in the header and holds {row[at]!r}; give it a "
-                    "name, or leave it out (in pandas: to_csv(..., index=False))"
-                )
-    if unnamed:
-        which = "an unnamed column that is" if len(unnamed) == 1 else f"{len(unnamed)} unnamed columns that are"
-        notes.append(f"{path}: {which} empty throughout: left out")
-    named = [at for at, name in enumerate(header) if name]
-    header = [header[at] for at in named]
-    if twice := sorted({name for name in header if header.count(name) > 1}):
-        raise error(f"{path}, line 1: column {listed(map(repr, twice))} is there more than once")
-    return Table(
-        path, error, header, {header[i]: [row[at] for row in rows] for i, at in enumerate(named)}, lines, notes
-    )
-
-
-def _from_json(path: Path, error, text: str) -> Table:
+def _from_json(path: Path, error: type[ValueError], text: str) -> Table:
     """Objects of texts, numbers, true, false and null (an empty text); a name that an object lacks is empty there."""
     how = {"parse_int": JsonNumber, "parse_float": JsonNumber, "parse_constant": JsonNumber, "object_pairs_hook": _once}
-    records, lines = [], []
-    try:
-        if text.lstrip().startswith("["):
-            records = json.loads(text, **how)
-            lines = list(range(1, len(records) + 1))
-        else:
-            for line, row in enumerate(text.split("\n"), start=1):
-                if row.strip():
-                    lines.append(line)
-                    records.append(json.loads(row, **how))
-    except (ValueError, RecursionError) as problem:
-        place = f", line {lines[-1]}" if lines else ""
-        raise error(f"{path}{place} is not JSON, one object per line: {problem}") from problem
-    header: dict[str, None] = {}
-    for record, line in zip(records, lines):
-        if not isinstance(record, dict):
-            raise error(f'{path}, line {line}: {record!r:.60} is not an object such as {{"audio": …, "text": …}}')
-        for name, value in record.items():
-            if isinstance(value, (dict, list)):
-                raise error(f"{path}, line {line}, column {name!r}: a list or an object; allowed are texts and numbers")
-            header[name] = None
-    columns = {name: [_cell(record.get(name)) for record in records] for name in header}
-    return Table(path, error, list(header), columns, lines)
+    records, lines, header = [], [], {}
+    for line, part in enumerate([text] if text.lstrip().startswith("[") else text.split("\n"), start=1):
+        try:
+            parsed = json.loads(part, **how) if part.strip() else []
+        except (ValueError, RecursionError) as problem:
+            raise error(f"{path}, line {line} is not JSON, one object per line: {problem}") from problem
+        for place, record in enumerate(parsed, start=1) if isinstance(parsed, list) else [(line, parsed)]:
+            if not isinstance(record, dict):
+                raise error(f'{path}, line {line}: {record!r:.60} is not an object such as {{"audio": …, "text": …}}')
+            if nested := [name for name, value in record.items() if isinstance(value, (dict, list))]:
+                allowed = "a list or an object; allowed are texts and numbers"
+                raise error(f"{path}, line {place}, column {nested[0]!r}: {allowed}")
+            records.append(record)
+            lines.append(place)
+            header |= dict.fromkeys(record)
+    return Table(path, error, {name: [_cell(record.get(name)) for record in records] for name in header}, lines)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
@@ -297,9 +270,6 @@ def _cell(value) -> str:
     if value is None:
         return ""
     return JsonNumber(str(value).lower()) if isinstance(value, bool) else value
-
-
-# --- writing --------------------------------------------------------------------------------------------
 
 
 def require_table_place(path: str | os.PathLike, name: str = "") -> Path:
@@ -352,18 +322,18 @@ def _encoded(frame: pd.DataFrame, path: Path, float_format: str | None) -> bytes
     kind = _kind(path)
     if kind in (".jsonl", ".json"):
         keys = [json.dumps(name, ensure_ascii=False) for name in names]
-        rows = zip(*[[_as_json(value) for value in column] for column in columns])
-        objects = ["{" + ", ".join(f"{key}: {value}" for key, value in zip(keys, row)) + "}" for row in rows]
-        text = "\n".join(objects) if kind == ".jsonl" else "[" + ",\n".join(objects) + "]"
-        text += "\n"
+        rows = zip(*[map(_as_json, column) for column in columns])
+        lines = ["{" + ", ".join(f"{key}: {value}" for key, value in zip(keys, row)) + "}" for row in rows]
+        lines = ["[" + ",\n".join(lines) + "]"] if kind == ".json" else lines
     else:
         delimiter = "\t" if kind == ".tsv" else ","
         special = re.compile(f'["\r\n{delimiter}]')  # Python's csv leaves a lone carriage return without quotes
-        lines = zip(
-            *[[_quoted(value or "", special) for value in (name, *column)] for name, column in zip(names, columns)]
-        )
-        text = "".join(delimiter.join(line) + "\n" for line in lines)
-    content = text.encode("utf-8", "backslashreplace")  # half an emoji has no UTF-8; written as \ud83d it can be read
+        quote = lambda value: '"' + value.replace('"', '""') + '"' if special.search(value) else value  # noqa: E731
+        lines = [delimiter.join(quote(value or "") for value in row) for row in (names, *zip(*columns))]
+    content = "".join(f"{line}\n" for line in lines)
+    content = content.encode(
+        "utf-8", "backslashreplace"
+    )  # half an emoji has no UTF-8; written as \ud83d it can be read
     return gzip.compress(content, mtime=0) if path.name.lower().endswith(".gz") else content
 
 
@@ -381,12 +351,6 @@ def _text(value: object, float_format: str | None) -> str | None:
 
 
 def _as_json(value: str | None) -> str:
-    if value is None:
-        return "null"
     if isinstance(value, JsonNumber):
         return value.lower() if value in ("True", "False") else value
     return json.dumps(value, ensure_ascii=False)
-
-
-def _quoted(value: str, special: re.Pattern) -> str:
-    return '"' + value.replace('"', '""') + '"' if special.search(value) else value

@@ -62,13 +62,6 @@ def test_any_rate_and_number_of_channels_loads_as_librosa_loads_it(noise, rate, 
     np.testing.assert_array_equal(load_audio(path, 44_100), expected)
 
 
-def test_stereo_is_the_mean_of_its_channels(noise):
-    path, samples = noise(channels=2, subtype="FLOAT")
-    np.testing.assert_allclose(load_audio(path, 16_000), samples.mean(axis=1), atol=1e-7)
-    mono, rate = decode_mono(path)
-    assert rate == 16_000 and np.array_equal(mono, load_audio(path, 16_000))
-
-
 FORMATS = {
     "24.wav": {"subtype": "PCM_24"}, "float.wav": {"subtype": "FLOAT"}, "x.flac": {"subtype": "PCM_24"},
     "x.aiff": {}, "x.ogg": {}, "x.opus": {"format": "OGG", "subtype": "OPUS"}, "x.mp3": {},
@@ -135,19 +128,9 @@ def _sound(samples, rate=16_000, **settings):
 
 
 BAD_FILES = {
-    "missing": (lambda path: None, "file not found"),
-    "folder": (lambda path: path.mkdir(), "not a file but a folder"),
-    "pipe": (lambda path: os.mkfifo(path), "not a file but a named pipe"),
-    "empty": (lambda path: path.touch(), "the file is empty (0 bytes)"),
-    "text": (lambda path: path.write_text("a caption and no audio at all"), "not readable as audio"),
-    "headerless": (lambda path: path.write_bytes(bytes(32_000)), "not readable as audio"),
     "header only": (lambda path: path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt "), "not readable as audio"),
-    "no samples": (_sound(np.zeros(0)), "the file holds no samples"),
-    "10 ms": (_sound(np.ones(160)), "too short: 0.010 s"),
     "one sample too few": (_sound(np.ones(799)), "too short"),
-    "NaN": (_sound(np.r_[np.zeros(16_000), np.nan], subtype="FLOAT"), "NaN or infinity"),
     "infinity": (_sound(np.c_[np.zeros(16_000), np.full(16_000, -np.inf)], subtype="FLOAT"), "NaN or infinity"),
-    "1 Hz": (_sound(np.ones(32_000) / 2, 1), "a broken header: its sample rate is 1 Hz"),
     "2 GHz": (_sound(np.ones(32_000) / 2, 2_000_000_000), "a broken header: its sample rate is 2,000,000,000 Hz"),
 }
 
@@ -155,7 +138,7 @@ BAD_FILES = {
 @pytest.mark.parametrize("kind", BAD_FILES)
 def test_a_bad_file_is_named_with_its_reason(tmp_path, kind):
     write, expected = BAD_FILES[kind]
-    path = tmp_path / ("bad.raw" if kind == "headerless" else "bad.wav")
+    path = tmp_path / "bad.wav"
     write(path)
     assert expected in reason(path, 48_000)
 
@@ -186,12 +169,6 @@ def test_a_file_that_is_not_found_may_be_there_under_another_spelling(tmp_path):
     assert reason(tmp_path / "other.wav") == "file not found"
 
 
-@pytest.mark.parametrize("bad", [0, -1, 44_100.5, True])
-def test_a_bad_sample_rate_is_refused(noise, bad):
-    with pytest.raises(ValueError, match="sample_rate"):
-        load_audio(noise()[0], bad)
-
-
 # --- cut short, and streams that know no length ---------------------------------------------------------
 
 CONTAINERS = {
@@ -212,7 +189,7 @@ def test_a_file_that_is_cut_short_is_refused_in_every_format(noise, name, second
     assert abs(len(load_audio(path, 44_100, seconds)) - n_expected) < 2_000
     content = path.read_bytes()
     path.write_bytes(content[: len(content) * 3 // 4])
-    assert reason(path, 44_100, seconds).startswith(("cut short", "not readable as audio (Supported file format but"))
+    assert reason(path, 44_100, seconds).startswith("cut short")
 
 
 def test_a_wav_is_cut_short_only_where_its_header_states_a_length(noise, tmp_path):
@@ -289,8 +266,5 @@ def test_a_short_clip_is_repeated_whole_and_then_filled(policy):
 def test_bad_windows_are_refused():
     with pytest.raises(ValueError, match="unknown window 'random'.*first, center, mean, upstream"):
         audio.windows(np.ones(5), 4, "random")
-    with pytest.raises(ValueError, match="n_samples"):
-        audio.windows(np.ones(5), 0, "first")
-    for bad in (np.ones(0), np.ones((5, 2))):
-        with pytest.raises(ValueError, match="shape"):
-            audio.windows(bad, 4, "first")
+    with pytest.raises(ValueError, match="shape"):
+        audio.windows(np.ones((5, 2)), 4, "first")

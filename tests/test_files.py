@@ -202,21 +202,6 @@ def test_a_damaged_array_is_made_again(tmp_path, caplog):
     assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [file.name]  # no remains
 
 
-def test_keys_tell_everything_apart():
-    keys = [cache_key(kind="audio", content="a"), cache_key(kind="text", content="a")]
-    keys += [cache_key(kind="audio", content="b"), cache_key(kind="audio", content="a", window="first")]
-    assert len(set(keys)) == 4
-    assert cache_key(content="a", kind="audio") == keys[0]
-
-
-def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path):
-    (tmp_path / "file").touch()
-    with pytest.raises(ValueError, match="is a file; give a folder"):
-        ArrayCache(tmp_path / "file")
-    with pytest.raises(ValueError, match="can't be written .*--cache DIR.*--no-cache"):
-        ArrayCache("/proc/cache" if not os.getuid() else "/cache")
-
-
 def _write_often(root, value):
     cache = ArrayCache(root)
     for _ in range(50):

@@ -57,22 +57,12 @@ PLAIN = {"audio": ["tone.wav", "noise.wav"], "text": ["A tone, twice", "Noise"]}
     ],
 )
 def test_one_table_in_many_forms(read, name, content):
-    assert read(content, name).columns == PLAIN
+    table = read(content, name)
+    assert table.columns == PLAIN
+    n_unnamed = {"trailing_comma.csv": 1, "trailing_commas.csv": 2, "unnamed_first.csv": 1}.get(name, 0)
+    assert sum("an unnamed column that is empty throughout" in note for note in table.notes) == n_unnamed
     assert read(gzip.compress(content.encode()), f"{name}.gz").columns == PLAIN
     assert read(gzip.compress(content.encode()), name).columns == PLAIN  # renamed by somebody
-
-
-@pytest.mark.parametrize("name", ["trailing_comma", "trailing_commas", "unnamed_first"])
-def test_an_unnamed_empty_column_is_left_out_with_a_note(read, name):
-    content = {
-        "trailing_comma": "audio,text\na,b,\n",
-        "trailing_commas": "audio,text,,\na,b,,\n",
-        "unnamed_first": ",audio,text\n,a,b\n",
-    }[name]
-    table = read(content)
-    assert table.header == ["audio", "text"] and len(table.notes) == 1
-    assert "t.csv: " in table.notes[0] and "empty throughout" in table.notes[0]
-    assert not read("audio,text\na,b\n").notes
 
 
 @pytest.mark.parametrize(
@@ -85,13 +75,13 @@ def test_an_unnamed_empty_column_is_left_out_with_a_note(read, name):
         ("audio,text\na,b\nc,d,e\n", "line 3: 3 fields where the header has 2"),
         ("audio,text\na,b\n\nc\n", "line 4: 1 fields where the header has 2"),
         ('audio,text\na,"b\nb"\nc,rain, loud\n', "line 4: 3 fields where the header has 2"),
-        (",audio,text\n0,a,b\n", "line 2: column 1 has no name in the header and holds '0'.*index=False"),
+        (",audio,text\n0,a,b\n", "line 2: column 1 has no name in the header and holds '0'"),
         ("audio,text,\na,b,\nc,d,keep me\n", "line 3: column 3 has no name .* holds 'keep me'"),
         ("audio,text,text\na,b,c\n", "line 1: column 'text' is there more than once"),
         ("audio,text, text\na,b,c\n", "line 1: column 'text' is there more than once"),
         ('audio,text\na,b\nc,"d\n', "after line 2: a quote is opened there and never closed"),
         ('audio,text\na,"b"c\n', "after line 1: "),
-        (b"audio,text\na,b\nc,d\0\n", "line 3 holds NUL bytes"),
+        (b"audio,text\na,b\nc,d\0\n", "line 3 holds the byte 0x00"),
         ("audio,text\na,caf\xe9\n".encode("latin-1"), "line 2 holds the byte 0xe9. Save it again as UTF-8"),
         ("audio,text\na,b\n".encode("utf-16"), "it is UTF-16"),
         (b"PK\x03\x04" + bytes(50), "a spreadsheet or another zip; export it as CSV UTF-8"),
@@ -117,15 +107,6 @@ def test_what_would_move_a_value_to_another_row_or_column_is_refused_with_its_li
 def test_json_that_is_no_table_is_refused_with_its_line(read, content, message):
     with pytest.raises(TableError, match=message):
         read(content, "t.jsonl")
-
-
-def test_a_named_pipe_or_a_folder_is_no_table(tmp_path):
-    os.mkfifo(tmp_path / "pipe.csv")
-    for path, message in ((tmp_path / "pipe.csv", "a named pipe"), (tmp_path, "a folder")):
-        with pytest.raises(TableError, match=message):
-            read_table(path)
-    with pytest.raises(FileNotFoundError, match="there is no file .*none.csv"):
-        read_table(tmp_path / "none.csv")
 
 
 def test_messages_name_line_column_value_and_count(read):
@@ -262,14 +243,6 @@ def test_a_format_that_is_not_written_is_refused_before_the_work(tmp_path):
             require_table_place(tmp_path / name)
     with pytest.raises(OSError, match="--out .*there is no folder"):
         require_table_place(tmp_path / "none" / "t.csv", "--out")
-
-
-def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.chdir(tmp_path)
-    assert require_table_place("~/t.csv") == tmp_path / "t.csv"
-    write_table(SMALL, "~/t.csv")
-    assert read_table("~/t.csv").columns["audio"] == ["a"] and os.listdir(tmp_path) == ["t.csv"]
 
 
 def test_one_clip_has_one_name_and_a_path_stays_below_its_root():

@@ -97,7 +97,7 @@ def load_clap(
 
 
 def _open(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Embedder:
-    from ..hub import DownloadError, hub_files
+    from ..download import DownloadError, hub_files
     from .huggingface import HuggingFaceClap, find_folder, front_end_file
 
     path = expanded(name if checkpoint is None else checkpoint)

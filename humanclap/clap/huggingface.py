@@ -16,8 +16,8 @@ import torch
 import torch.nn.functional as F
 
 from .. import audio
+from ..download import hub_files
 from ..files import expanded, write_text, writing
-from ..hub import hub_files
 from ..models import FRONT_END_FILE, WEIGHT_FILES, hub_model
 from .checkpoints import load_whole, read_shapes, require_fit
 from .embedder import FUSION, UPSTREAM, Embedder

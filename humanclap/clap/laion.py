@@ -17,8 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ..download import hub_files
 from ..files import expanded, writing
-from ..hub import hub_files
 from ..models import ROBERTA
 from . import huggingface
 from .checkpoints import first_of, read_shapes, read_weights

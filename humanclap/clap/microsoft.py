@@ -17,7 +17,7 @@ import torch
 
 from .. import audio
 from ..checks import need_extra
-from ..hub import hub_files
+from ..download import hub_files
 from ..models import BERT, GPT2
 from .checkpoints import first_of, load_whole, read_shapes
 from .embedder import Embedder
