@@ -40,22 +40,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         except click.exceptions.Exit as stopped:  # --help and --version
             return stopped.exit_code
         except click.ClickException as error:
-            print(f"{name}: error: {_one_line(error.format_message())} ({name} --help explains)", file=sys.stderr)
-            return 2
+            said = f"{error.format_message()} ({name} --help explains)"
         except _ERRORS as error:  # a traceback would hide the line that says what is wrong
-            print(f"{name}: error: {_one_line(str(error)) or type(error).__name__}", file=sys.stderr)
-            return 2
+            said = str(error) or type(error).__name__
         except (KeyboardInterrupt, click.Abort) as stop:
             print(f"{name}: stopped{f'; {stop}' if str(stop) else ''}", file=sys.stderr)
             return 130
         finally:
             sys.stdout.flush()
+        print(f"{name}: error: {' '.join(line.strip() for line in said.splitlines()).strip()}", file=sys.stderr)
+        return 2
 
 
-@click.group(
-    no_args_is_help=False,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
-)
+@click.group(no_args_is_help=False, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
 @click.version_option(__version__, message="humanclap %(version)s")
 def cli() -> None:
     """Human-CLAP: does this sound match this text, as people hear it?
@@ -68,8 +65,7 @@ def cli() -> None:
       humanclap fetch relate                                          # public data and weights, checked
 
     `humanclap COMMAND --help` explains a command. Tables are CSV, TSV or JSON lines (.jsonl), each also as .gz. Exit
-    status: 0 all is well, 1 some files have no score or could not be fetched, 2 the input is wrong (at most three lines
-    say what), 130 stopped.
+    status: 0 all is well, 1 some files have no score or could not be fetched, 2 the input is wrong, 130 stopped.
     """
 
 
@@ -94,35 +90,41 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
     """Score every pair of a table with the columns audio and text: CLAPScore = max(cosine, 0).
 
     The table that comes out has the columns of PAIRS, letter for letter, and: cosine, clap_score, status ("ok", or why
-    the file has no score), model, checkpoint_sha256, window, precision, device. A file that can't be read keeps its row.
+    the file has no score), model, checkpoint_sha256, window, precision, device. Every file keeps its row.
 
     \b
     examples:
       humanclap score pairs.csv --clap human-clap --out scores.csv
           The authors' released model; fetched once, then found in the hub cache.
-      humanclap score pairs.csv --clap laion --audio-root RELATE_wave --out scores.csv.gz
-          Paths in the table are below RELATE_wave. Also known: laion-fusion, msclap-2022, msclap-2023.
-      humanclap score pairs.csv --clap my-clap/ --precision bf16 --out scores.jsonl
-          The folder of a transformers.ClapModel (or a .pt, a .pth, a hub id), computed in bfloat16.
+      humanclap score pairs.csv --clap my-clap/ --audio-root RELATE_wave --precision bf16 --out scores.jsonl.gz
+          The folder of a transformers.ClapModel (or a .pt, a .pth, a hub id); paths in the table are below RELATE_wave.
       torchrun --nproc-per-node 2 -m humanclap score pairs.csv --clap laion --out scores.csv
           The clips are shared out over two processes, and one table is written.
 
     A run that was stopped goes on where it was when the same command is given again: embeddings are kept in the cache
     folder as they are made, by the content of the file, the weights and all settings.
     """
-    from .score import COLUMNS, score_as_launched
-
     is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun or accelerate started
     if is_main:
         out = require_table_place(out, "--out")
-    frame, notes = read_pairs(pairs, COLUMNS[2:])
+    frame, notes = read_pairs(pairs)
     if is_main:
         print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
-    paths = _below(audio_root, frame["audio"].tolist())
+    root = expanded(audio_root or ".")
+    if not root.is_dir():
+        raise ValueError(f"--audio-root {audio_root} is no folder")
+    absolute = [path for path in frame["audio"] if os.path.isabs(path) or path.startswith("~/")]
+    if audio_root and absolute:
+        raise ValueError(f"{absolute[0]!r} is absolute: leave --audio-root out, or make the path relative to it")
+    paths = [os.fspath(root / expanded(path)) for path in frame["audio"]]
+    cache = cache or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "humanclap")
+    try:
+        cache = None if no_cache else expanded(cache)
+    except OSError as error:
+        raise OSError(f"{error}, with --cache DIR, or keep no embeddings (--no-cache)") from error
 
-    cache = None if no_cache else expanded(cache) if cache else _default_cache()
-
-    from .clap import load_clap  # torch from here on
+    from .clap import load_clap
+    from .score import COLUMNS, score_as_launched
 
     model["checkpoint"] = model["checkpoint"] and expanded(model["checkpoint"])
     open_clap = partial(load_clap, expanded(clap) if clap.startswith("~/") else clap, **model)
@@ -136,72 +138,54 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
     return _report(frame, out)
 
 
-def read_pairs(path: str | os.PathLike, taken: Sequence[str]) -> tuple[pd.DataFrame, list[str]]:
+def read_pairs(path: str | os.PathLike) -> tuple[pd.DataFrame, list[str]]:
     """A table with columns audio and text, as text, and notes on what was changed in reading.
 
-    Spaces around a path or a caption are taken off, and "./dog.wav" becomes "dog.wav", so that what is one clip or one
-    caption counts as one; further columns are as in the file. Raises FileNotFoundError, and TableError for a table that
-    has no pairs, lacks a column, has an empty path or caption (with its line), or a column called as one of `taken`.
+    Spaces around a path or a caption are taken off, and "./dog.wav" becomes "dog.wav"; further columns are as in the
+    file. Raises FileNotFoundError, and TableError for a folder, a table without pairs or one of the columns, an empty
+    path or caption (with its line), or a column called as one of the score table's own.
     """
+    if expanded(path).is_dir():
+        raise TableError(
+            f"{path} is a folder, and a table is needed: a CSV with the header audio,text and a line such as "
+            "dog.wav,A dog barks for each clip, its path below --audio-root (notebook 05 scores a folder)"
+        )
     table = read_table(path)
     table.need(("audio", "text"), row="pair")
-    own = [column for column in taken if column in table.header]
-    if {"cosine", "clap_score"} & set(own):
-        raise TableError(f"{path} holds scores already ({', '.join(own)}): give it without these columns")
+
+    from .score import COLUMNS
+
+    own = [column for column in COLUMNS[2:] if column in table.header]
     if own:
         raise TableError(
-            f"{path}, line 1: the score table has a column {own[0]!r} of its own; rename yours (for instance "
-            f"my_{own[0]}), or leave it out"
+            f"{path}, line 1: {', '.join(own)} is what the score table itself has (are these scores already?); leave it "
+            f"out, or rename it (for instance my_{own[0]})"
         )
-    table.require("audio", lambda name: bool(name.strip()), "a path must not be empty")
-    table.require("text", lambda caption: bool(caption.strip()), "a caption must not be empty")
+    table.require("audio", str.strip, "a path must not be empty")
+    table.require("text", str.strip, "a caption must not be empty")
     frame = table.frame()
     frame["text"] = table.stripped("text")
     frame["audio"] = [clip_name(name) for name in table.columns["audio"]]
     return frame, table.notes
 
 
-def _below(root: str | None, audio: list[str]) -> list[str]:
-    """The files' paths. Raises ValueError for a root that is no folder or a path that would leave it."""
-    if root is None:
-        return [os.fspath(expanded(path)) for path in audio]
-    folder = expanded(root)
-    if not folder.is_dir():
-        raise ValueError(f"--audio-root {root} is no folder")
-    for path in audio:
-        if os.path.isabs(path) or path.startswith("~/"):
-            raise ValueError(f"{path!r} is absolute: leave --audio-root out, or make the path relative to it")
-    return [os.path.join(folder, path) for path in audio]
-
-
-def _default_cache() -> Path:
-    try:
-        return expanded(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "humanclap"
-    except OSError as error:
-        raise OSError(
-            "there is no home folder for the cache (HOME is not set): give --cache DIR or --no-cache"
-        ) from error
-
-
 def _report(table: pd.DataFrame, path: Path) -> int:
     """Print what came out; the exit status: 0 if every pair has a score, else 1."""
     from .report import system_means
 
-    say = sys.stderr if is_stream(path) else sys.stdout  # the table itself may have gone to stdout
+    say = partial(print, file=sys.stderr if is_stream(path) else sys.stdout)  # which the table may go to
     scored, failed = table[table["status"] == "ok"], table[table["status"] != "ok"].drop_duplicates("audio")
-    print(f"{len(scored):,} of {len(table):,} pairs scored -> {path}", file=say)
+    say(f"{len(scored):,} of {len(table):,} pairs scored -> {path}")
     if len(scored):
         mean = system_means(table.assign(system="all")).iloc[0]
         interval = f" (no interval: {mean['note']})" if mean["note"] else (
             f", 95 % interval {mean['low']:.4f} to {mean['high']:.4f} (bootstrap over {mean['prompts']:,} captions)"
         )  # fmt: skip
-        print(f"mean CLAPScore {mean['mean']:.4f}{interval}", file=say)
+        say(f"mean CLAPScore {mean['mean']:.4f}{interval}")
     if len(failed):
-        print(f"{len(failed):,} file(s) have no score:", file=say)
+        say(f"{len(failed):,} file(s) have no score (column status of {path}):")
         for row in failed.head(_SHOWN).itertuples():
-            print(f"  {row.audio}: {row.status}", file=say)
-        if len(failed) > _SHOWN:
-            print(f"  ... and {len(failed) - _SHOWN:,} more, in column status of {path}", file=say)
+            say(f"  {row.audio}: {row.status}")
     return 1 if len(failed) else 0
 
 
@@ -211,9 +195,8 @@ def _report(table: pd.DataFrame, path: Path) -> int:
 @cli.command(short_help="Remove listeners by their anchors, average the rest.")
 @click.argument("ratings", metavar="RATINGS.csv")
 @click.option("--max-anchor-mean", type=float, default=2.0, metavar="R", help="0-10 (default: 2, the paper's)")
-@click.option("--split", type=click.Choice(["train", "test"]), help="only this one (default: both)")
 @click.option("--out", required=True, metavar="TABLE", help="the rated pairs")
-def screen(ratings, max_anchor_mean, split, out) -> int:
+def screen(ratings, max_anchor_mean, out) -> int:
     """From single ratings in RELATE's format to rated pairs, as in the paper.
 
     Listeners who rate mismatched pairs (anchors) above the threshold on average are removed, with all they rated. Each
@@ -223,19 +206,16 @@ def screen(ratings, max_anchor_mean, split, out) -> int:
     examples:
       humanclap screen RELATE/scores/REL.csv --out pairs.csv
           The paper's threshold of 2: 2,892 pairs for training and 2,892 for testing.
-      humanclap screen RELATE/scores/REL.csv --max-anchor-mean 1 --split test --out test.csv
+      humanclap screen RELATE/scores/REL.csv --max-anchor-mean 1 --out strict.csv
     """
     from .relate import aggregate_pairs, load_ratings, screen_listeners
 
     out = require_table_place(out, "--out")
     screening = screen_listeners(load_ratings(ratings), max_anchor_mean)
     pairs = aggregate_pairs(screening.ratings)
-    if split is not None:
-        pairs = pairs[pairs["split"] == split]
     write_table(pairs, out)
-    say = sys.stderr if is_stream(out) else sys.stdout
-    print(screening, file=say)
-    print(f"{len(pairs):,} pairs, {int(pairs['n_ratings'].sum()):,} ratings -> {out}", file=say)
+    said = f"{screening}\n{len(pairs):,} pairs, {int(pairs['n_ratings'].sum()):,} ratings -> {out}"
+    print(said, file=sys.stderr if is_stream(out) else sys.stdout)
     return 0
 
 
@@ -276,14 +256,11 @@ def finetune(**arguments) -> int:
     PAIRS is what `humanclap screen` writes, or a table of ratings: audio (below --audio-root), text, and target (0-1)
     or rating (0-10; another scale: --scale 1 5), and where known listener, system and split (train, validation, test).
     Several ratings of a pair are averaged; rows of the split "test" are left out. Without a split "validation" or
-    --validation, captions are drawn that validate (n_train, split_by, split_seed). --out gets the model of the best
-    epoch (model/), history.csv, validation.csv, settings.json and, until the run is finished, a checkpoint; the same
-    command with --resume goes on after a stop. `help(humanclap.finetune.FinetuneConfig)` explains the settings.
+    --validation, captions are drawn that validate. --out gets the model of the best epoch (model/), history.csv,
+    validation.csv and settings.json. `help(humanclap.finetune.FinetuneConfig)` explains the settings.
 
     \b
     examples:
-      humanclap screen REL.csv --out pairs.csv --split train
-      humanclap finetune pairs.csv --audio-root RELATE_wave --out runs/wsce+mae
       humanclap finetune pairs.csv --audio-root RELATE_wave --out runs/wsce+mae --resume
       humanclap finetune ratings.csv --audio-root clips --scale 1 5 --base human-clap --out my-clap
     """
@@ -308,31 +285,26 @@ def convert(source, target, to, base, tokenizer) -> int:
     """LAION's own checkpoint to the folder of a transformers.ClapModel, or back.
 
     SRC is LAION's .pt, or the folder (or hub id) of a ClapModel; DST must not be there yet. No weight is lost: a key
-    that the table of names does not know stops the conversion. Embeddings agree to about 1e-7.
+    that the table of names does not know stops the conversion. Embeddings agree to about 1e-7. The heads in LAION's
+    checkpoints, which a ClapModel does not have and no score uses, are taken from --base.
 
     \b
     examples:
       humanclap convert 630k-audioset-best.pt laion-clap/ --to clapmodel
-          Then: transformers.ClapModel.from_pretrained("laion-clap"), or humanclap score ... --clap laion-clap/
       humanclap convert my-human-clap/ my-human-clap.pt --to laion --base 630k-audioset-best.pt
-          Then: laion_clap.CLAP_Module(...).load_ckpt("my-human-clap.pt"). LAION's checkpoints hold heads that a
-          ClapModel does not have and no score uses; they are taken from --base.
     """
     from .clap.laion import to_clapmodel, to_laion
 
+    if to == "laion" and (base is None or tokenizer):
+        raise ValueError("--to laion needs --base, a LAION .pt of the same architecture, and takes no --tokenizer")
+    if to == "clapmodel" and base:
+        raise ValueError("--base goes with --to laion: a ClapModel takes nothing from it")
     source = expanded(source) if source.startswith("~/") else source
-    target = expanded(target)
     if to == "clapmodel":
-        if base is not None:
-            raise ValueError("--base goes with --to laion: a ClapModel takes nothing from it")
-        written = to_clapmodel(source, target, tokenizer and expanded(tokenizer))
+        written = to_clapmodel(source, expanded(target), tokenizer and expanded(tokenizer))
         print(f"{written}: a transformers.ClapModel with preprocessor and tokenizer")
     else:
-        if tokenizer is not None:
-            raise ValueError("--tokenizer goes with --to clapmodel: a LAION checkpoint holds none")
-        if base is None:
-            raise ValueError("--to laion needs --base, a LAION .pt of the same architecture, for its heads")
-        written = to_laion(source, target, expanded(base))
+        written = to_laion(source, expanded(target), expanded(base))
         print(f"{written}: a checkpoint that laion_clap.CLAP_Module.load_ckpt reads")
     return 0
 
@@ -346,21 +318,15 @@ def convert(source, target, to, base, tokenizer) -> int:
 def fetch(name, listing, to, keep_archive, quiet) -> int:
     """Fetch public data and weights at pinned revisions, checked by SHA-256.
 
-    NAME is relate, relate-audio, laion, msclap, human-clap or all. RELATE goes to data/relate, weights to the hub's
-    cache; with --to DIR, or HUMANCLAP_DATA, to DIR/relate and DIR/weights. HUMANCLAP_RELATE names the folder of RELATE
-    itself. What is here is not fetched again; files copied by hand to the same places count as well. Proxies are those
-    of the environment (https_proxy).
+    NAME is relate (the ratings, 10 MB), relate-audio (1.9 GB), laion, msclap, human-clap or all. RELATE goes to
+    data/relate, weights to the hub's cache; with --to DIR, or HUMANCLAP_DATA, to DIR/relate and DIR/weights. What is
+    here is not fetched again; files copied by hand to the same places count as well.
 
     \b
     examples:
       humanclap fetch --list
-          What there is, how large, from where, under which licence.
-      humanclap fetch relate
-          The ratings, 10 MB. relate-audio: the clips, about 1.9 GB unpacked and room for the archive.
       humanclap fetch all --to /media/disk
           All of it into one folder, for a machine without a network: set HUMANCLAP_DATA to that folder there.
-      humanclap fetch xacle
-          Says whom to ask for XACLE's ratings and clips, which are given out by e-mail only.
     """
     from . import download
 
@@ -388,14 +354,10 @@ def fetch(name, listing, to, keep_archive, quiet) -> int:
 # --- what they share ------------------------------------------------------------------------------------
 
 
-def _one_line(text: str) -> str:
-    return " ".join(line.strip() for line in text.splitlines()).strip()
-
-
 class _Forgiving:
-    """A stream whose reader may go away (`| head`), and that need not know every letter of a name.
+    """A stream whose reader may go away (`| head`), after which nothing is written and all else goes on.
 
-    What is written after the reader has gone is dropped: the command goes on, and its exit status is about the table.
+    Letters that the console does not know are escaped.
     """
 
     def __init__(self, stream) -> None:
@@ -404,15 +366,15 @@ class _Forgiving:
             stream.reconfigure(errors="backslashreplace")
 
     def write(self, text: str) -> int:
-        self._try(lambda: self._stream.write(text))
+        self._try(self._stream.write, text)
         return len(text)
 
     def flush(self) -> None:
         self._try(self._stream.flush)
 
-    def _try(self, action: Callable) -> None:
+    def _try(self, action: Callable, *arguments) -> None:
         try:
-            action()
+            action(*arguments)
         except BrokenPipeError:
             os.dup2(os.open(os.devnull, os.O_WRONLY), self._stream.fileno())
 

@@ -1,37 +1,31 @@
-"""The registry of models: the CLAPs that have a name here, their files, and how tables and figures show them. Data only.
+"""The registry of models: the CLAPs that have a name here, their files, and how tables and figures show them.
 
-Revisions and checksums are those found published, or quoted by those who use the files; none was made up. The whole list
-with sizes and licences is in docs/data.md, which a test compares with this module.
+Revisions and checksums are those found published, or quoted by those who use the files; none was made up. docs/data.md
+lists them with sizes and licences, and a test compares it with this module.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 """A ClapModel's weights, in order of preference; the second is a pickle, which is read with `weights_only=True`."""
 FRONT_END_FILE = "preprocessor_config.json"
-_TOKENIZER = (
-    "vocab.json",
-    "merges.txt",
-    "vocab.txt",
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "special_tokens_map.json",
-)
+_TEXT = ("vocab.json", "merges.txt", "vocab.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
 _FRONT_END = ((FRONT_END_FILE,), ("tokenizer.json", "vocab.json"))
-SEE_CARD = "see the model card"
 
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Files of one repository of the Hugging Face hub at one revision: what `download.hub_files` finds or fetches.
+    """Files of one repository of the Hugging Face hub at one revision: what `hub.hub_files` finds or fetches.
 
     files: groups of names; of each group the first file that the repository has is needed.
     revision: a commit or branch; None means the default branch at the time of the fetch.
     sha256: of the file of the first group; None where none is published: it is compared with what the hub states.
     optional: files that are fetched with the others where the repository has them.
+    n_bytes: the exact size of the file with the checksum, where it is known.
     any_revision: another revision in the cache will do where this one can't be fetched (for tokenizers).
+    part: what of the repository this is, for a reader: "model", "front end", "tokenizer"; "" for a single file.
     """
 
     repository: str
@@ -40,12 +34,10 @@ class HubFiles:
     sha256: str | None = None
     optional: tuple[str, ...] = ()
     n_bytes: int | None = None
-    """Exact size of the file with the checksum, where it is known."""
     about_bytes: int | None = None
-    licence: str = SEE_CARD
+    licence: str = "see the model card"
     any_revision: bool = False
     part: str = ""
-    """What of the repository this is, for a reader: "model", "front end", "tokenizer"; "" for a single file."""
 
     @property
     def name(self) -> str:
@@ -56,44 +48,21 @@ class HubFiles:
 def clapmodel_files(repository: str, revision: str | None = None, **known) -> HubFiles:
     """The files of a repository that holds a whole `transformers.ClapModel` with its front end."""
     files = (WEIGHT_FILES, ("config.json",), *_FRONT_END)
-    return HubFiles(repository, files, revision, optional=_TOKENIZER, part="model", **known)
+    return HubFiles(repository, files, revision, optional=_TEXT, part="model", **known)
 
 
-def _tokenizer(repository: str, vocabulary: str, revision: str | None, licence: str = SEE_CARD) -> HubFiles:
-    files, about = (("tokenizer.json", vocabulary),), 3_000_000
-    return HubFiles(
-        repository,
-        files,
-        revision,
-        None,
-        _TOKENIZER,
-        about_bytes=about,
-        licence=licence,
-        any_revision=True,
-        part="tokenizer",
-    )
+def _tokenizer(repository: str, vocabulary: str, revision: str | None, **known) -> HubFiles:
+    known |= {"optional": _TEXT, "about_bytes": 3_000_000, "any_revision": True, "part": "tokenizer"}
+    return HubFiles(repository, (("tokenizer.json", vocabulary),), revision, **known)
 
 
-LAION_REPOSITORY, LAION_REVISION = "lukewys/laion_clap", "b3708341862f581175dba5c356a4ebf74a9b6651"
-FUSED_REPOSITORY, FUSED_REVISION = "laion/clap-htsat-fused", "365dea6ef167def6676140ed93bbc43f84dabb28"
-HUMAN_CLAP_REPOSITORY = "sarulab-speech/human-clap-wsce-mae"
-
-ROBERTA = _tokenizer("roberta-base", "vocab.json", "e2da8e2f811d1448a5b465c236feacd80ffbac7b", "MIT")
+ROBERTA = _tokenizer("roberta-base", "vocab.json", "e2da8e2f811d1448a5b465c236feacd80ffbac7b", licence="MIT")
 BERT = _tokenizer("bert-base-uncased", "vocab.txt", "86b5e0934494bd15c9632b12f734a8a67f723594")
 GPT2 = _tokenizer("gpt2", "vocab.json", None)
-FUSED = clapmodel_files(FUSED_REPOSITORY, FUSED_REVISION, licence="Apache-2.0")
+FUSED = clapmodel_files("laion/clap-htsat-fused", "365dea6ef167def6676140ed93bbc43f84dabb28", licence="Apache-2.0")
 UNFUSED = clapmodel_files("laion/clap-htsat-unfused", "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a", licence="Apache-2.0")
 # Human-CLAP's repository holds the model alone. It is a fine-tuned LAION CLAP, whose front end it shares.
-FUSED_FRONT_END = HubFiles(
-    FUSED_REPOSITORY,
-    _FRONT_END,
-    FUSED_REVISION,
-    None,
-    _TOKENIZER,
-    about_bytes=4_000_000,
-    licence="Apache-2.0",
-    part="front end",
-)
+FUSED_FRONT_END = replace(FUSED, files=_FRONT_END, about_bytes=4_000_000, part="front end")
 
 
 @dataclass(frozen=True)
@@ -156,9 +125,8 @@ class Model:
 
 
 def _laion(file: str, sha256: str | None = None, n_bytes: int | None = None) -> HubFiles:
-    return HubFiles(
-        LAION_REPOSITORY, ((file,),), LAION_REVISION, sha256, n_bytes=n_bytes, about_bytes=n_bytes, licence="CC0-1.0"
-    )
+    revision, known = "b3708341862f581175dba5c356a4ebf74a9b6651", {"about_bytes": n_bytes, "licence": "CC0-1.0"}
+    return HubFiles("lukewys/laion_clap", ((file,),), revision, sha256, n_bytes=n_bytes, **known)
 
 
 def _microsoft(file: str, sha256: str | None = None, n_bytes: int | None = None, about: int | None = None) -> HubFiles:
@@ -169,15 +137,13 @@ MODELS = {
     model.name: model
     for model in (
         Model(
-            FUSED_REPOSITORY, "LAION CLAP with feature fusion, as a transformers model; fine-tuning starts from it",
+            FUSED.repository, "LAION CLAP with feature fusion, as a transformers model; fine-tuning starts from it",
             "huggingface", "laion", FUSED, window="fusion", row="laion-clapmodel", own_file="laion-clapmodel",
         ),
         Model(
             "laion", "LAION CLAP without fusion, laion-clap's own checkpoint", "laion", "laion",
-            _laion(
-                "630k-audioset-best.pt",
-                "8053c9775516af2f4902e1e8281e356cc1bf7a85e8b761908170767b77c3f037", 1_863_587_645,
-            ),
+            _laion("630k-audioset-best.pt",
+                "8053c9775516af2f4902e1e8281e356cc1bf7a85e8b761908170767b77c3f037", 1_863_587_645),
             ROBERTA,
         ),
         Model(
@@ -190,10 +156,8 @@ MODELS = {
         ),
         Model(
             "msclap-2022", "MS CLAP 2022", "microsoft", "msclap",
-            _microsoft(
-                "CLAP_weights_2022.pth",
-                "5b917c47fec10547b65cf1d9096e194896fa1c2d6180536c8524289721a4c5b8", 2_333_972_488,
-            ),
+            _microsoft("CLAP_weights_2022.pth",
+                "5b917c47fec10547b65cf1d9096e194896fa1c2d6180536c8524289721a4c5b8", 2_333_972_488),
             BERT, extra="msclap", row="msclap-2022", own_file="msclap-2022.pth",
         ),
         Model(
@@ -204,9 +168,9 @@ MODELS = {
         Model(
             "human-clap", "the authors' released Human-CLAP (wSCE + MAE), with LAION's front end", "huggingface", "human-clap",
             HubFiles(
-                HUMAN_CLAP_REPOSITORY, (WEIGHT_FILES[:1], ("config.json",)), "06788887d254df15db5c0ca9d54da39d46188063",
+                "sarulab-speech/human-clap-wsce-mae", (WEIGHT_FILES[:1], ("config.json",)), "06788887d254df15db5c0ca9d54da39d46188063",
                 "09357f504d52900cb1bc3bf2fe1f3173dd1702781ef0bdedb122a6e47d4c5c61",
-                (FRONT_END_FILE, *_TOKENIZER), licence="none stated", part="model",
+                (FRONT_END_FILE, *_TEXT), licence="none stated", part="model",
             ),
             FUSED_FRONT_END, "fusion", row="human-clap-released", own_file="human-clap-released",
         ),
@@ -214,7 +178,7 @@ MODELS = {
 }  # fmt: skip
 """The models by name, those of the study's tables in the order of their rows. Names with a "/" are repositories of the hub."""
 
-BASE = FUSED_REPOSITORY
+BASE = FUSED.repository
 """What fine-tuning starts from unless another base is named."""
 
 

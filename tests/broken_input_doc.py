@@ -22,14 +22,16 @@ This file is written by `python tests/broken_input_doc.py`; a test fails where i
 """
 
 
-def document(cases: list, messages: Mapping[str, str], downloads: list[tuple[str, str, str]]) -> str:
+def document(cases: list, messages: Mapping[tuple[str, str], str], downloads: list[tuple[str, str, str]]) -> str:
     """The whole text: a table for each subject of `cases`, with the full messages, and one of `downloads`."""
     parts = [_INTRODUCTION, f"{len(cases) + len(downloads)} kinds in all.\n"]
     for about in dict.fromkeys(case.about for case in cases):
         own = [case for case in cases if case.about == about]
         parts.append(f"## {about} ({len(own)})\n")
         parts.append("| what is broken | what the user does | what they are told |\n|---|---|---|")
-        parts += [f"| {_cell(c.broken)} | `{_cell(c.does, code=True)}` | {_cell(messages[c.id])} |" for c in own]
+        parts += [
+            f"| {_cell(c.broken)} | `{_cell(c.does, code=True)}` | {_cell(messages[c.about, c.broken])} |" for c in own
+        ]
         parts.append("")
     if downloads:
         parts.append(f"## Downloads and archives ({len(downloads)})\n")
@@ -52,7 +54,7 @@ def current() -> str:
         with tempfile.TemporaryDirectory() as folder:
             said = own.told(case, Path(folder).resolve())
             said = re.sub(r" at [\d,]+ bytes", " at … bytes", said)  # depends on the library's version
-            messages[case.id] = said.replace("_io.open", "io.open")  # and this on Python's
+            messages[case.about, case.broken] = said.replace("_io.open", "io.open")  # and this on Python's
     return document(own.CASES, messages, downloads)
 
 

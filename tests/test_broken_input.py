@@ -27,33 +27,27 @@ from safetensors.torch import load_file, save_file
 from humanclap import evaluate, finetune, load_clap, rated_sets, relate, report, score_pairs, study
 from humanclap.cli import read_pairs
 from humanclap.files import ArrayCache
-from humanclap.score import COLUMNS
-
-RATINGS, SETS, AUDIO, CAPTIONS = "Ratings", "Other rated sets", "Audio", "Captions and lists of pairs"
-CHECKPOINTS, TRAINING, SCORES, STUDY = "Checkpoints", "Training", "Score tables", "Notebooks and their parameters"
 
 
 @dataclass(frozen=True)
 class Case:
-    """One kind of broken input: `act` breaks it in an empty folder and uses it; `holds` must stand in the message."""
+    """One kind of broken input: `act` breaks it in an empty folder and uses it; `holds` must be in the message."""
 
-    id: str
     about: str
     broken: str
     does: str
-    holds: tuple[str, ...]
     act: Callable[[Path], object]
+    holds: tuple[str, ...]
 
 
 CASES: list[Case] = []
 
 
-def case(about: str, broken: str, does: str, *holds: str):
-    """Enter a function of a folder into CASES; it raises, or returns what the user is told (a status, a log)."""
+def section(about: str, does: str = "") -> Callable:
+    """A function that enters cases of one subject, in which the user does `does` unless a case says otherwise."""
 
-    def enter(act):
-        CASES.append(Case(act.__name__, about, broken, does, holds, act))
-        return act
+    def enter(broken: str, act: Callable[[Path], object], *holds: str, does: str = does) -> None:
+        CASES.append(Case(about, broken, does, act, holds))
 
     return enter
 
@@ -64,252 +58,138 @@ def told(one: Case, folder: Path) -> str:
         said = one.act(folder)
     except (ValueError, TypeError, OSError, study.StudyError) as error:
         said = str(error)
-    assert isinstance(said, str) and said, f"{one.id}: nothing was said of {one.broken}"
+    assert isinstance(said, str) and said, f"nothing was said of {one.broken}"
     for place in {str(folder), str(folder.resolve())}:
         said = said.replace(f"{place}/", "…/").replace(place, "…")
     return " ".join(said.split())
 
 
+def write(path: Path, content: str | bytes = b"") -> Path:
+    path.write_bytes(content.encode() if isinstance(content, str) else content)
+    return path
+
+
 # --- ratings --------------------------------------------------------------------------------------------
 
+ratings = section("Ratings", "relate.load_ratings('REL.csv')")
 HEADER = "wavname,text,score,listener_id,audio type,anchor label,in RELATE dataset"
 LINE = "/tango/test/1.wav,A dog barks,8,0007,tango,False,test"
-LOAD = "relate.load_ratings('REL.csv')"
 
 
-def load(folder, *lines, header=HEADER):
-    path = folder / "REL.csv"
-    path.write_bytes(lines[0] if isinstance(lines[0], bytes) else "\n".join([header, *lines]).encode())
-    return relate.load_ratings(path)
+def lines(*lines: str, header: str = HEADER) -> Callable:
+    return content("\n".join([header, *lines]))
 
 
-def table(**columns):
+def content(content: str | bytes) -> Callable:
+    return lambda folder: relate.load_ratings(write(folder / "REL.csv", content))
+
+
+def changed(*change: str) -> Callable:
+    """A good line, and one in which `change` is replaced."""
+    return lines(LINE, LINE.replace("1.wav", "2.wav").replace(*change))
+
+
+def table(**columns) -> pd.DataFrame:
     """Two ratings past the loader, with columns changed."""
     base = {"audio": ["tango/test/1.wav", "tango/test/2.wav"], "text": ["A dog", "Rain"], "rating": [8, 3]}
     base |= {"listener": ["0007", "0007"], "system": "tango", "split": "test", "is_anchor": False}
     return pd.DataFrame(base | columns)
 
 
-@case(RATINGS, "no such file", "relate.load_ratings('ratings.csv')", "ratings.csv is not there", "scores/REL.csv")
-def ratings_missing(folder):
-    relate.load_ratings(folder / "ratings.csv")
-
-
-@case(RATINGS, "an empty file", LOAD, "REL.csv is empty", "a header with wavname, text, score")
-def ratings_empty(folder):
-    load(folder, b"")
-
-
-@case(
-    RATINGS,
-    "a header and nothing below it",
-    LOAD,
-    "REL.csv has a header and no ratings",
-    "one line per rating is needed",
-)
-def ratings_header_only(folder):
-    load(folder, (HEADER + "\n").encode())
-
-
-@case(RATINGS, "a column is missing", LOAD, "REL.csv, line 1: no column 'score'", "it has: 'wavname'")
-def ratings_column(folder):
-    load(folder, LINE, header=HEADER.replace("score", "rating"))
-
-
-@case(RATINGS, "a rating of 11", LOAD, "line 3, column 'score': '11' is not allowed", "whole number from 0 to 10")
-def ratings_eleven(folder):
-    load(folder, LINE, LINE.replace(",8,", ",11,").replace("1.wav", "2.wav"))
-
-
-@case(RATINGS, "a rating in words", LOAD, "line 2, column 'score': 'good' is not allowed", "from 0 to 10")
-def ratings_good(folder):
-    load(folder, LINE.replace(",8,", ",good,"))
-
-
-@case(RATINGS, "a rating without its listener", LOAD, "line 2, column 'listener_id'", "a listener id must not be empty")
-def ratings_listener(folder):
-    load(folder, LINE.replace("0007", ""))
-
-
-@case(
-    RATINGS,
-    "a line twice",
-    LOAD,
-    "line 3: listener 0007 has rated tango/test/1.wav",
-    "line 2",
-    "remove one of the lines",
-)
-def ratings_twice(folder):
-    load(folder, LINE, LINE)
-
-
-@case(RATINGS, "an unknown folder of clips", LOAD, "'/stable/test/1.wav' is not allowed", "audiocaps, audioldm")
-def ratings_folder(folder):
-    load(folder, LINE.replace("/tango/", "/stable/"))
-
-
-@case(RATINGS, "a path that leaves the clips' folder", LOAD, "line 2, column 'wavname'", "must stay below RELATE_wave")
-def ratings_escape(folder):
-    load(folder, LINE.replace("/tango/test", "/tango/../.."))
-
-
-@case(RATINGS, "a line cut short", LOAD, "REL.csv, line 3: 3 fields where the header has 7", "write the line whole")
-def ratings_cut(folder):
-    load(folder, LINE, "/tango/test/2.wav,A dog barks,8")
-
-
-@case(RATINGS, "another file, not text", LOAD, "REL.csv is not a table of", "a spreadsheet", "export it as CSV UTF-8")
-def ratings_binary(folder):
-    load(folder, b"PK\x03\x04" + bytes(range(128, 256)))
-
-
-@case(RATINGS, "saved as Latin-1", LOAD, "line 3 holds the byte 0xe9", "Save it again as UTF-8")
-def ratings_latin(folder):
-    load(folder, f"{HEADER}\n{LINE}\n{LINE.replace('A dog', 'Un café')}".encode("latin-1"))
-
-
-@case(
-    RATINGS,
-    "a quote that is never closed",
-    LOAD,
-    "REL.csv is not a table of",
-    "after line 2: a quote",
-    "never closed",
-)
-def ratings_quote(folder):
-    load(folder, LINE, LINE.replace("A dog", '"A dog'))
-
-
-@case(RATINGS, "an anchor label that is neither", LOAD, "column 'anchor label': 'perhaps'", "it is True or False")
-def ratings_anchor_label(folder):
-    load(folder, LINE.replace("False", "perhaps"))
-
-
-@case(
-    RATINGS, "a pair in two splits", LOAD, "line 3, column 'in RELATE dataset'", "belongs to one of train, validation"
-)
-def ratings_two_splits(folder):
-    load(folder, LINE, LINE.replace("0007", "0008").replace("False,test", "False,validation"))
-
-
-@case(
-    RATINGS,
-    "a threshold off the scale",
-    "relate.screen_listeners(ratings, 11)",
-    "max_anchor_mean must be a number from 0 to 10, not 11",
-    "0 to 10",
-)
-def ratings_threshold(folder):
-    relate.screen_listeners(table(), 11)
-
-
-@case(
-    RATINGS, "listeners who rated no anchor", "relate.screen_listeners(ratings)", "1 of 1 listeners have no anchor",
-    "first: 0007", "leave these listeners out",
+ratings(
+    "no such file", lambda folder: relate.load_ratings(folder / "ratings.csv"),
+    "ratings.csv is not there", "scores/REL.csv", does="relate.load_ratings('ratings.csv')",
 )  # fmt: skip
-def ratings_no_anchor(folder):
-    relate.screen_listeners(table())
-
-
-@case(
-    RATINGS,
-    "anchors among the ratings",
-    "relate.aggregate_pairs(ratings)",
-    "1 of 2 ratings are anchors",
-    "pass screen_",
+ratings("an empty file", content(b""), "REL.csv is empty", "a header with wavname, text, score")
+ratings("a header and nothing below it", content(HEADER + "\n"), "a header and no ratings", "one line per rating")
+ratings(
+    "a column is missing", lines(LINE, header=HEADER.replace("score", "rating")), "REL.csv, line 1: no column 'score'"
 )
-def ratings_with_anchors(folder):
-    relate.aggregate_pairs(table(is_anchor=[True, False]))
-
-
-@case(RATINGS, "True and False as text", "relate.aggregate_pairs(ratings)", "is_anchor holds 'False'", "True and False")
-def ratings_anchor_text(folder):
-    relate.aggregate_pairs(table(is_anchor=["False", "False"]))
-
-
-@case(
-    RATINGS, "more training pairs than there are", "relate.split_train_validation(pairs, 1925)",
-    "n_train=1925 of 2 training pairs", "allowed is 1 to 1",
+ratings("a rating of 11", changed(",8,", ",11,"), "line 3, column 'score': '11'", "whole number from 0 to 10")
+ratings("a rating in words", changed(",8,", ",good,"), "line 3, column 'score': 'good' is not allowed", "from 0 to 10")
+ratings("a rating without its listener", changed("0007", ""), "line 3, column 'listener_id'", "must not be empty")
+ratings("a line twice", lines(LINE, LINE), "line 3: listener 0007 has rated", "line 2", "remove one of the lines")
+ratings(
+    "an unknown folder of clips", changed("/tango/", "/stable/"), "'/stable/test/2.wav' is not allowed", "audiocaps"
+)
+ratings("a path that leaves the clips' folder", changed("/tango/test", "/tango/../.."), "must stay below RELATE_wave")
+ratings("a line cut short", lines(LINE, "/tango/test/2.wav,A dog barks,8"), "line 3: 3 fields where the header has 7")
+ratings("another file, not text", content(b"PK\x03\x04" + bytes(range(128, 256))), "a spreadsheet", "as CSV UTF-8")
+ratings(
+    "saved as Latin-1", content(f"{HEADER}\n{LINE}\n{LINE.replace('A dog', 'Un café')}".encode("latin-1")),
+    "line 3 holds the byte 0xe9", "Save it again as UTF-8",
 )  # fmt: skip
-def ratings_too_few(folder):
-    relate.split_train_validation(relate.aggregate_pairs(table(split="train")), 1925)
-
+ratings("a quote that is never closed", changed("A dog", '"A dog'), "after line 2: a quote", "never closed")
+ratings("an anchor label that is neither", changed("False", "perhaps"), "column 'anchor label': 'perhaps'", "True or F")
+ratings(
+    "a pair in two splits", lines(LINE, LINE.replace("0007", "0008").replace("False,test", "False,validation")),
+    "line 3, column 'in RELATE dataset'", "belongs to one of train, validation",
+)  # fmt: skip
+ratings(
+    "a threshold off the scale", lambda folder: relate.screen_listeners(table(), 11),
+    "max_anchor_mean must be a number from 0 to 10, not 11", does="relate.screen_listeners(ratings, 11)",
+)  # fmt: skip
+ratings(
+    "listeners who rated no anchor", lambda folder: relate.screen_listeners(table()),
+    "1 of 1 listeners have no anchor", "leave these listeners out", does="relate.screen_listeners(ratings)",
+)  # fmt: skip
+ratings(
+    "anchors among the ratings", lambda folder: relate.aggregate_pairs(table(is_anchor=[True, False])),
+    "1 of 2 ratings are anchors", "pass screen_", does="relate.aggregate_pairs(ratings)",
+)  # fmt: skip
+ratings(
+    "True and False as text", lambda folder: relate.aggregate_pairs(table(is_anchor=["False", "False"])),
+    "is_anchor holds 'False'", "True and False", does="relate.aggregate_pairs(ratings)",
+)  # fmt: skip
+ratings(
+    "more training pairs than there are",
+    lambda folder: relate.split_train_validation(relate.aggregate_pairs(table(split="train")), 1925),
+    "n_train=1925 of 2 training pairs", "allowed is 1 to 1", does="relate.split_train_validation(pairs, 1925)",
+)  # fmt: skip
 
 # --- other rated sets -----------------------------------------------------------------------------------
 
-SET = "rated_sets.load_rated_set('mine.csv')"
+rated_set = section("Other rated sets", "rated_sets.load_rated_set('mine.csv')")
 
 
-def rated(folder, *lines, header="audio,text,rating", **settings):
-    (folder / "mine.csv").write_text("\n".join([header, *lines]), encoding="utf-8")
-    return rated_sets.load_rated_set(folder / "mine.csv", **settings)
+def mine(*lines: str, header: str = "audio,text,rating", **settings) -> Callable:
+    return lambda folder: rated_sets.load_rated_set(write(folder / "mine.csv", "\n".join([header, *lines])), **settings)
 
 
-@case(SETS, "no column with ratings", SET, "mine.csv, line 1: no column for rating", "It has 'audio', 'text', 'mark'")
-def set_column(folder):
-    rated(folder, "a.wav,A dog,7", header="audio,text,mark")
-
-
-@case(SETS, "a column in both of XACLE's spellings", SET, "'wave_file_name', 'wav_file_name'", "keep one of them")
-def set_spellings(folder):
-    rated(folder, "a,a,b,1,c", header="wave_file_name,wav_file_name,text,score,listener_id")
-
-
-@case(SETS, "RELATE's own file", SET, "mine.csv is in RELATE's own format", "relate.load_ratings")
-def set_of_relate(folder):
-    rated(folder, LINE, header=HEADER)
-
-
-@case(
-    SETS, "another scale than 0 to 10", SET, "line 2, column 'rating': '87'", "run from 0 to 10 here", "scale=(lowest"
+rated_set("no column with ratings", mine("a.wav,A dog,7", header="audio,text,mark"), "line 1: no column for rating")
+rated_set(
+    "a column in both of XACLE's spellings", mine("a,a,b,1,c", header="wave_file_name,wav_file_name,text,score,listener_id"),
+    "'wave_file_name', 'wav_file_name'", "keep one of them",
+)  # fmt: skip
+rated_set("RELATE's own file", mine(LINE, header=HEADER), "mine.csv is in RELATE's own format", "relate.load_ratings")
+rated_set("another scale than 0 to 10", mine("a.wav,A dog,87"), "'rating': '87'", "run from 0 to 10", "scale=(lowest")
+rated_set(
+    "the scale the wrong way round", mine("a.wav,A dog,4", scale=(5, 1)),
+    "scale=(5, 1)", "(1, 5)", does="load_rated_set('mine.csv', scale=(5, 1))",
+)  # fmt: skip
+rated_set("decimals with a comma", mine("a.wav;A dog;7,5", header="audio;text;rating"), "'7,5'", "with a point")
+rated_set("an empty caption", mine("a.wav,,7"), "mine.csv, line 2, column 'text'", "a caption must not be empty")
+rated_set(
+    "an absolute path", mine("/data/a.wav,A dog,7"), "'/data/a.wav' is not allowed", "relative to the audio's root"
 )
-def set_scale(folder):
-    rated(folder, "a.wav,A dog,87")
-
-
-@case(SETS, "the scale the wrong way round", "load_rated_set('mine.csv', scale=(5, 1))", "scale=(5, 1)", "(1, 5)")
-def set_scale_reversed(folder):
-    rated(folder, "a.wav,A dog,4", scale=(5, 1))
-
-
-@case(SETS, "decimals with a comma", SET, "line 2, column 'rating': '7,5' is not allowed", "decimals with a point")
-def set_decimal_comma(folder):
-    rated(folder, "a.wav;A dog;7,5", header="audio;text;rating")
-
-
-@case(SETS, "an empty caption", SET, "mine.csv, line 2, column 'text'", "a caption must not be empty")
-def set_caption(folder):
-    rated(folder, "a.wav,,7")
-
-
-@case(SETS, "an absolute path", SET, "'/data/a.wav' is not allowed", "relative to the audio's root")
-def set_absolute(folder):
-    rated(folder, "/data/a.wav,A dog,7")
-
-
-@case(SETS, "clips that are not there", SET, "2 of 2 clips are not in …", "the first is a.wav", "audio_root")
-def set_no_clips(folder):
-    rated(folder, "a.wav,A dog,7", "b.wav,Rain,3")
-
-
-@case(SETS, "a system in some lines only", SET, "line 3, column 'system'", "name the system in every line, or in none")
-def set_system(folder):
-    rated(folder, "a.wav,A dog,7,mine", "b.wav,Rain,3,", header="audio,text,rating,system")
-
-
-@case(SETS, "one listener twice on a pair", SET, "line 3: listener ann has rated a.wav", "on line 2", "remove one of")
-def set_twice(folder):
-    rated(folder, "a.wav,A dog,7,ann", "a.wav,A dog,6,ann", header="audio,text,rating,listener")
-
-
-@case(SETS, "a folder without XACLE's files", "load_rated_set('xacle')", "holds no rated set", "meta_data/train.csv")
-def set_folder(folder):
-    rated_sets.load_rated_set(folder)
-
+rated_set("clips that are not there", mine("a.wav,A dog,7", "b.wav,Rain,3"), "2 of 2 clips are not in …", "audio_root")
+rated_set(
+    "a system in some lines only", mine("a.wav,A dog,7,mine", "b.wav,Rain,3,", header="audio,text,rating,system"),
+    "line 3, column 'system'", "name the system in every line, or in none",
+)  # fmt: skip
+rated_set(
+    "one listener twice on a pair", mine("a.wav,A dog,7,ann", "a.wav,A dog,6,ann", header="audio,text,rating,listener"),
+    "line 3: listener ann has rated a.wav", "on line 2", "remove one of",
+)  # fmt: skip
+rated_set(
+    "a folder without XACLE's files", rated_sets.load_rated_set,
+    "holds no rated set", "meta_data/train.csv", does="load_rated_set('xacle')",
+)  # fmt: skip
 
 # --- audio ----------------------------------------------------------------------------------------------
 
-SCORE = "score_pairs(clap, ['bad.wav'], ['rain'])"
+audio = section("Audio", "score_pairs(clap, ['bad.wav'], ['rain'])")
+SINE = 0.1 * np.sin(np.arange(16_000))
 
 
 @functools.cache
@@ -323,324 +203,183 @@ def clap():
     return load_clap(clap_folder(), device="cpu")
 
 
-def status(folder, write) -> str:
+def status(make: Callable[[Path], object]) -> Callable:
     """The status of one bad clip, beside a good one that is scored all the same."""
-    soundfile.write(folder / "good.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
-    write(folder / "bad.wav")
-    scores = score_pairs(clap(), [folder / "bad.wav", folder / "good.wav"], ["rain", "rain"], progress=False)
-    assert scores["status"][1] == "ok" and scores["clap_score"].notna().tolist() == [False, True]
-    return f"status: {scores['status'][0]}"
+
+    def act(folder: Path) -> str:
+        soundfile.write(folder / "good.wav", SINE, 16_000)
+        make(folder / "bad.wav")
+        scores = score_pairs(clap(), [folder / "bad.wav", folder / "good.wav"], ["rain", "rain"], progress=False)
+        assert scores["status"][1] == "ok" and scores["clap_score"].notna().tolist() == [False, True]
+        return f"status: {scores['status'][0]}"
+
+    return act
 
 
-@case(AUDIO, "no such clip", SCORE, "file not found")
-def audio_missing(folder):
-    return status(folder, lambda path: None)
+def samples(samples: np.ndarray, rate: int = 16_000, change: Callable[[bytes], bytes] = bytes, **form) -> Callable:
+    """Make a WAV of them, then change its bytes."""
+
+    def make(path: Path) -> None:
+        soundfile.write(path, samples, rate, **form)
+        path.write_bytes(change(path.read_bytes()))
+
+    return make
 
 
-@case(AUDIO, "no such clip, embedded by itself", "clap.embed_audio(['bad.wav'])", "…/bad.wav: file not found")
-def audio_missing_alone(folder):
-    clap().embed_audio([folder / "bad.wav"])
+def embedded(name: str, make: Callable[[Path], object]) -> Callable:
+    return lambda folder: (make(folder / name), clap().embed_audio([folder / name]))
 
 
-@case(AUDIO, "a folder in the place of a clip", SCORE, "not a file")
-def audio_folder(folder):
-    return status(folder, lambda path: path.mkdir())
-
-
-@case(AUDIO, "a named pipe in the place of a clip", SCORE, "not a file but a named pipe")
-def audio_pipe(folder):
-    return status(folder, os.mkfifo)
-
-
-@case(
-    AUDIO, "a sample rate of 1 Hz", SCORE, "a broken header: its sample rate is 1 Hz", "must be 1,000 to 1,000,000 Hz"
-)
-def audio_one_hz(folder):
-    return status(folder, lambda path: soundfile.write(path, np.ones(32_000) / 2, 1))
-
-
-@case(AUDIO, "a file of 0 bytes", SCORE, "the file is empty (0 bytes)")
-def audio_empty(folder):
-    return status(folder, lambda path: path.touch())
-
-
-@case(AUDIO, "text under the name of a clip", SCORE, "not readable as audio", "make it a WAV, FLAC")
-def audio_text(folder):
-    return status(folder, lambda path: path.write_text("this is a caption"))
-
-
-@case(AUDIO, "a header without sound", SCORE, "the file holds no samples")
-def audio_no_samples(folder):
-    return status(folder, lambda path: soundfile.write(path, np.zeros(0), 16_000))
-
-
-@case(AUDIO, "a clip of 10 ms", SCORE, "too short: 0.010 s, at least 0.05 s is needed")
-def audio_short(folder):
-    return status(folder, lambda path: soundfile.write(path, np.ones(160), 16_000))
-
-
-@case(AUDIO, "samples that are NaN", SCORE, "the samples hold NaN or infinity")
-def audio_nan(folder):
-    return status(folder, lambda path: soundfile.write(path, np.full(16_000, np.nan), 16_000, subtype="FLOAT"))
-
-
-@case(
-    AUDIO, "a WAV cut short in copying", SCORE, "cut short: its header says 32,036 bytes, 15,992 are there", "copy it"
-)
-def audio_cut(folder):
-    def write(path):
-        soundfile.write(path, np.ones(16_000) / 2, 16_000)
-        path.write_bytes(path.read_bytes()[:16_000])
-
-    return status(folder, write)
-
-
-@case(AUDIO, "a FLAC cut short", "clap.embed_audio(['bad.flac'])", "bad.flac: cut short or damaged", "copy it again")
-def audio_cut_flac(folder):
-    path = folder / "bad.flac"
-    soundfile.write(path, 0.1 * np.random.default_rng(0).standard_normal(16_000), 16_000)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    clap().embed_audio([path])
-
-
-@case(AUDIO, "a sample rate of 0 in the header", SCORE, "not readable as audio", "make it a WAV, FLAC")
-def audio_rate(folder):
-    def write(path):
-        soundfile.write(path, np.ones(16_000) / 2, 16_000)
-        content = path.read_bytes()
-        path.write_bytes(content[:24] + bytes(4) + content[28:])
-
-    return status(folder, write)
-
-
-@case(
-    AUDIO,
-    "samples without a header",
-    "clap.embed_audio(['clip.raw'])",
-    "clip.raw: not readable as audio",
-    "make it a WAV",
-)
-def audio_raw(folder):
-    (folder / "clip.raw").write_bytes(bytes(32_000))
-    clap().embed_audio([folder / "clip.raw"])
-
+audio("no such clip", status(lambda path: None), "file not found")
+audio(
+    "no such clip, embedded by itself", embedded("bad.wav", lambda path: None),
+    "…/bad.wav: file not found", does="clap.embed_audio(['bad.wav'])",
+)  # fmt: skip
+audio("a folder in the place of a clip", status(Path.mkdir), "not a file but a folder")
+audio("a named pipe in the place of a clip", status(os.mkfifo), "not a file but a named pipe")
+audio("a sample rate of 1 Hz", status(samples(np.ones(32_000) / 2, 1)), "a broken header: its sample rate is 1 Hz")
+audio("a file of 0 bytes", status(write), "the file is empty (0 bytes)")
+audio(
+    "text under the name of a clip", status(lambda path: write(path, "this is a caption")),
+    "not readable as audio", "make it a WAV, FLAC",
+)  # fmt: skip
+audio("a header without sound", status(samples(np.zeros(0))), "the file holds no samples")
+audio("a clip of 10 ms", status(samples(np.ones(160))), "too short: 0.010 s, at least 0.05 s is needed")
+audio("samples that are NaN", status(samples(np.full(16_000, np.nan), subtype="FLOAT")), "samples hold NaN or infinity")
+audio(
+    "a WAV cut short in copying", status(samples(SINE, change=lambda whole: whole[:16_000])),
+    "cut short: its header says 32,036 bytes, 15,992 are there", "copy it",
+)  # fmt: skip
+audio(
+    "a FLAC cut short",
+    embedded("bad.flac", samples(SINE + np.random.default_rng(0).normal(0, 0.1, 16_000), change=lambda c: c[: len(c) // 2])),
+    "bad.flac: cut short or damaged", "copy it again", does="clap.embed_audio(['bad.flac'])",
+)  # fmt: skip
+audio(
+    "a sample rate of 0 in the header", status(samples(SINE, change=lambda c: c[:24] + bytes(4) + c[28:])),
+    "not readable as audio", "make it a WAV, FLAC",
+)  # fmt: skip
+audio(
+    "samples without a header", embedded("clip.raw", lambda path: write(path, bytes(32_000))),
+    "clip.raw: not readable as audio", "make it a WAV", does="clap.embed_audio(['clip.raw'])",
+)  # fmt: skip
 
 # --- captions and lists of pairs ------------------------------------------------------------------------
 
-
-@case(CAPTIONS, "an empty caption", "score_pairs(clap, paths, ['rain', ' '])", "row 1: the caption is ' '", "not empty")
-def caption_empty(folder):
-    score_pairs(clap(), ["a.wav", "b.wav"], ["rain", " "])
-
-
-@case(CAPTIONS, "a caption that is missing", "score_pairs(clap, paths, [None])", "row 0: the caption is None", "a text")
-def caption_none(folder):
-    score_pairs(clap(), ["a.wav"], [None])
-
-
-@case(CAPTIONS, "a number for a caption", "clap.embed_text([7])", "caption 0 is 7", "it must be a text")
-def caption_number(folder):
-    clap().embed_text([7])
-
-
-@case(
-    CAPTIONS,
-    "half an emoji in a caption",
-    "score_pairs(clap, paths, ['\\ud83d'])",
-    "holds half a character",
-    "write it again",
+caption, listed = (
+    section("Captions and lists of pairs"),
+    section("Captions and lists of pairs", "humanclap score pairs.csv"),
 )
-def caption_half(folder):
-    soundfile.write(folder / "a.wav", 0.1 * np.sin(np.arange(16_000)), 16_000)
+
+
+def scored(*arguments) -> Callable:
+    return lambda folder: score_pairs(clap(), *arguments, progress=False)
+
+
+def half(folder: Path) -> str:
+    soundfile.write(folder / "a.wav", SINE, 16_000)
     return f"status: {score_pairs(clap(), [folder / 'a.wav'], ['rain ' + chr(0xD83D)], progress=False)['status'][0]}"
 
 
-@case(
-    CAPTIONS, "one caption in place of a list", "score_pairs(clap, paths, 'rain')", "texts is one str, 'rain'", "a list"
-)
-def caption_alone(folder):
-    score_pairs(clap(), ["a.wav"], "rain")
-
-
-@case(
-    CAPTIONS, "more clips than captions", "score_pairs(clap, two, one)", "2 audio_paths and 1 texts", "as many of each"
-)
-def caption_count(folder):
-    score_pairs(clap(), ["a.wav", "b.wav"], ["rain"])
-
-
-@case(
-    CAPTIONS,
-    "a caption longer than the model reads",
-    "clap.embed_text([long])",
-    "reads only the first 48 tokens",
-    "shorten it",
-)
-def caption_long(folder):
-    said = []
+def long(folder: Path) -> str:
+    said, logger = [], logging.getLogger("humanclap")
     handler = logging.Handler()
     handler.emit = lambda record: said.append(record.getMessage())
-    logger = logging.getLogger("humanclap")
     logger.addHandler(handler)
-    try:
-        clap().embed_text(["a dog and " * 60])
-    finally:
-        logger.removeHandler(handler)
+    clap().embed_text(["a dog and " * 60])
+    logger.removeHandler(handler)
     return f"logged: {said[0]}"
 
 
-@case(
-    CAPTIONS,
-    "a CSV without captions",
-    "humanclap score pairs.csv",
-    "pairs.csv, line 1: no column 'text'",
-    "it has: 'audio'",
-)
-def pairs_column(folder):
-    (folder / "pairs.csv").write_text("audio,caption\na.wav,rain\n")
-    read_pairs(folder / "pairs.csv", COLUMNS[2:])
+caption(
+    "an empty caption", scored(["a.wav", "b.wav"], ["rain", " "]),
+    "row 1: the caption is ' '", "not empty", does="score_pairs(clap, paths, ['rain', ' '])",
+)  # fmt: skip
+caption(
+    "a caption that is missing", scored(["a.wav"], [None]), "row 0: the caption is None", does="score_pairs(clap, paths, [None])"
+)  # fmt: skip
+caption("a number for a caption", lambda folder: clap().embed_text([7]), "caption 0 is 7", does="clap.embed_text([7])")
+caption(
+    "half an emoji in a caption", half,
+    "holds half a character", "write it again", does="score_pairs(clap, paths, ['\\ud83d'])",
+)  # fmt: skip
+caption(
+    "one caption in place of a list", scored(["a.wav"], "rain"),
+    "texts is one str, 'rain'", "a list", does="score_pairs(clap, paths, 'rain')",
+)  # fmt: skip
+caption(
+    "more clips than captions", scored(["a.wav", "b.wav"], ["rain"]),
+    "2 audio_paths and 1 texts", "as many of each", does="score_pairs(clap, two, one)",
+)  # fmt: skip
+caption("a caption longer than the model reads", long, "first 48 tokens", "shorten it", does="clap.embed_text([long])")
 
 
-@case(
-    CAPTIONS,
-    "a caption missing in a CSV",
-    "humanclap score pairs.csv",
-    "pairs.csv, line 3, column 'text'",
-    "a caption must not be empty",
-)
-def pairs_caption(folder):
-    (folder / "pairs.csv").write_text("audio,text\na.wav,rain\nb.wav, \n")
-    read_pairs(folder / "pairs.csv", COLUMNS[2:])
+def pairs(name: str, content: str) -> Callable:
+    return lambda folder: read_pairs(write(folder / name, content))
 
 
-@case(
-    CAPTIONS, "a table that holds scores already", "humanclap score scores.csv", "holds scores already", "without these"
-)
-def pairs_scored(folder):
-    (folder / "scores.csv").write_text("audio,text,clap_score\na.wav,rain,0.3\n")
-    read_pairs(folder / "scores.csv", COLUMNS[2:])
-
+listed(
+    "a CSV without captions", pairs("pairs.csv", "audio,caption\na.wav,rain\n"),
+    "pairs.csv, line 1: no column 'text'", "it has: 'audio'",
+)  # fmt: skip
+listed(
+    "a caption missing in a CSV", pairs("pairs.csv", "audio,text\na.wav,rain\nb.wav, \n"),
+    "pairs.csv, line 3, column 'text'", "a caption must not be empty",
+)  # fmt: skip
+listed(
+    "a table that holds scores already", pairs("scores.csv", "audio,text,clap_score\na.wav,rain,0.3\n"),
+    "line 1: clap_score", "leave it out, or rename it", does="humanclap score scores.csv",
+)  # fmt: skip
+listed("a folder in place of a table", read_pairs, "a table is needed", "audio,text", does="humanclap score clips")
 
 # --- checkpoints ----------------------------------------------------------------------------------------
 
-OPEN, OPEN_PT = "load_clap('my-clap')", "load_clap('clap.pt')"
+clap_file = section("Checkpoints", "load_clap('clap.pt')")
+clap_in = section("Checkpoints", "load_clap('my-clap')")
 
 
-def spoilt(folder) -> Path:
-    """A copy of a good ClapModel's folder, to be spoilt."""
-    return Path(shutil.copytree(clap_folder(), folder / "my-clap"))
+def opened(change: Callable[[Path], object]) -> Callable:
+    """Open a copy of a good ClapModel's folder after a change."""
+
+    def act(folder: Path) -> None:
+        place = Path(shutil.copytree(clap_folder(), folder / "my-clap"))
+        change(place)
+        load_clap(place, device="cpu")
+
+    return act
 
 
-def with_weights(folder, change):
-    """Open a ClapModel's folder after a change of its weights, a function from dict to dict."""
-    place = spoilt(folder)
-    save_file(change(load_file(place / "model.safetensors")), place / "model.safetensors", metadata={"format": "pt"})
-    load_clap(place, device="cpu")
+def without(*names: str) -> Callable:
+    return opened(lambda place: [(place / name).unlink() for name in names if (place / name).exists()])
 
 
-def edited(path, **changes):
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+def edited(name: str, **changes) -> Callable:
+    return opened(lambda place: write(place / name, json.dumps(json.loads((place / name).read_text()) | changes)))
 
 
-@case(CHECKPOINTS, "a name that is none", "load_clap('laoin')", "unknown CLAP 'laoin'", "Known: laion, laion-fusion")
-def clap_unknown(folder):
-    load_clap("laoin")
+def with_weights(change: Callable[[dict], dict]) -> Callable:
+    def save(place: Path) -> None:
+        path = place / "model.safetensors"
+        save_file(change(load_file(path)), path, metadata={"format": "pt"})
+
+    return opened(save)
 
 
-@case(CHECKPOINTS, "no such file", OPEN_PT, "clap.pt is not there", "give the path of a checkpoint")
-def clap_no_file(folder):
-    load_clap(folder / "clap.pt")
+def with_bytes(name: str, change: Callable[[bytes], bytes | str]) -> Callable:
+    return opened(lambda place: write(place / name, change((place / name).read_bytes())))
 
 
-@case(
-    CHECKPOINTS,
-    "a folder without config.json",
-    OPEN,
-    "my-clap has no config.json",
-    "of a saved ClapModel (save_pretrained)",
-)
-def clap_no_config(folder):
-    (spoilt(folder) / "config.json").unlink()
-    load_clap(folder / "my-clap")
+def opened_pt(content: bytes | str | dict) -> Callable:
+    """Open a file clap.pt of these bytes, or of this saved state without its last 500 bytes."""
+    return lambda folder: load_clap(write(folder / "clap.pt", content))
 
 
-@case(CHECKPOINTS, "another kind of model", OPEN, "config.json says model_type 'roberta'", "allowed: 'clap'")
-def clap_other_model(folder):
-    edited(spoilt(folder) / "config.json", model_type="roberta")
-    load_clap(folder / "my-clap")
+def saved(state: dict, drop: int = 0) -> Callable:
+    def act(folder: Path) -> None:
+        torch.save({"state_dict": state}, folder / "clap.pt")
+        load_clap(write(folder / "clap.pt", (folder / "clap.pt").read_bytes()[: -drop or None]))
 
-
-@case(
-    CHECKPOINTS,
-    "a folder without weights",
-    OPEN,
-    "my-clap has no weights",
-    "model.safetensors or pytorch_model.bin; save or copy",
-)
-def clap_no_weights(folder):
-    (spoilt(folder) / "model.safetensors").unlink()
-    load_clap(folder / "my-clap")
-
-
-@case(
-    CHECKPOINTS,
-    "weights that are missing",
-    OPEN,
-    "does not fit the model: 1 missing weight",
-    "logit_scale_a",
-    "Save model and",
-)
-def clap_weights_missing(folder):
-    with_weights(folder, lambda weights: {k: v for k, v in weights.items() if k != "logit_scale_a"})
-
-
-@case(
-    CHECKPOINTS,
-    "weights left over",
-    OPEN,
-    "1 unexpected weight(s): a_third_tower.weight",
-    "Save model and configuration together",
-)
-def clap_weights_more(folder):
-    with_weights(folder, lambda weights: weights | {"a_third_tower.weight": torch.zeros(2)})
-
-
-@case(
-    CHECKPOINTS,
-    "weights of another shape",
-    OPEN,
-    "1 mismatched weight(s): text_projection.linear1.weight",
-    "Save model and",
-)
-def clap_weights_shape(folder):
-    with_weights(folder, lambda weights: weights | {"text_projection.linear1.weight": torch.zeros(3, 3)})
-
-
-@case(
-    CHECKPOINTS, "weights cut short", OPEN, "model.safetensors could not be loaded: it is cut short", "fetch it again"
-)
-def clap_weights_cut(folder):
-    path = spoilt(folder) / "model.safetensors"
-    path.write_bytes(path.read_bytes()[:-1000])
-    load_clap(folder / "my-clap")
-
-
-@case(CHECKPOINTS, "weights of 0 bytes", OPEN, "model.safetensors could not be loaded: it is empty", "fetch it again")
-def clap_weights_empty(folder):
-    (spoilt(folder) / "model.safetensors").write_bytes(b"")
-    load_clap(folder / "my-clap")
-
-
-@case(
-    CHECKPOINTS,
-    "a web page saved as weights",
-    OPEN,
-    "model.safetensors could not be loaded: it is no safetensors file, or damaged",
-    "fetch it again",
-)
-def clap_weights_page(folder):
-    (spoilt(folder) / "model.safetensors").write_text("<!DOCTYPE html><html><body>Not found</body></html>")
-    load_clap(folder / "my-clap")
+    return act
 
 
 class Code:
@@ -653,321 +392,223 @@ class Code:
         return open, (self.path, "w")
 
 
-@case(
-    CHECKPOINTS,
-    "a folder's pickle that would run code",
-    OPEN,
-    "pytorch_model.bin could not be",
-    "nothing in it has run",
-    "Allowed:",
-)
-def clap_pickle_code(folder):
-    place = spoilt(folder)
-    (place / "model.safetensors").unlink()
-    torch.save({"logit_scale_a": Code(str(folder / "ran"))}, place / "pytorch_model.bin")
+def pickle_in_folder(folder: Path) -> None:
+    def change(place: Path) -> None:
+        (place / "model.safetensors").unlink()
+        torch.save({"logit_scale_a": Code(str(folder / "ran"))}, place / "pytorch_model.bin")
+
     try:
-        load_clap(place)
+        opened(change)(folder)
     finally:
         assert not (folder / "ran").exists()
 
 
-@case(
-    CHECKPOINTS,
-    "a .pt that would run code",
-    OPEN_PT,
-    "clap.pt could not be loaded",
-    "nothing in it has run",
-    "Allowed:",
-)
-def clap_pt_code(folder):
-    (folder / "clap.pt").write_bytes(pickle.dumps({"state_dict": Code(str(folder / "ran"))}))
+def pickle_in_file(folder: Path) -> None:
     try:
-        load_clap(folder / "clap.pt")
+        opened_pt(pickle.dumps({"state_dict": Code(str(folder / "ran"))}))(folder)
     finally:
         assert not (folder / "ran").exists()
 
 
-@case(CHECKPOINTS, "a .pt cut short", OPEN_PT, "clap.pt could not be loaded: it is cut short at", "fetch it again")
-def clap_pt_cut(folder):
-    torch.save({"state_dict": {"audio_branch.x": torch.zeros(1000)}}, folder / "clap.pt")
-    (folder / "clap.pt").write_bytes((folder / "clap.pt").read_bytes()[:-500])
-    load_clap(folder / "clap.pt")
-
-
-@case(
-    CHECKPOINTS,
-    "text under the name of a .pt",
-    OPEN_PT,
-    "clap.pt could not be loaded: it is no PyTorch checkpoint",
-    "fetch it",
+clap_in(
+    "a name that is none", lambda folder: load_clap("laoin"),
+    "unknown CLAP 'laoin'", "Known: laion, laion-fusion", does="load_clap('laoin')",
+)  # fmt: skip
+clap_file("no such file", lambda folder: load_clap(folder / "clap.pt"), "clap.pt is not there", "path of a checkpoint")
+clap_in("a folder without config.json", without("config.json"), "my-clap has no config.json", "(save_pretrained)")
+clap_in("another kind of model", edited("config.json", model_type="roberta"), "model_type 'roberta'", "allowed: 'clap'")
+clap_in("a folder without weights", without("model.safetensors"), "my-clap has no weights", "save or copy")
+clap_in(
+    "weights that are missing", with_weights(lambda own: {k: v for k, v in own.items() if k != "logit_scale_a"}),
+    "does not fit the model: 1 missing weight", "logit_scale_a", "Save model and",
+)  # fmt: skip
+clap_in(
+    "weights left over", with_weights(lambda own: own | {"a_third_tower.weight": torch.zeros(2)}),
+    "1 unexpected weight(s): a_third_tower.weight", "Save model and configuration together",
+)  # fmt: skip
+clap_in(
+    "weights of another shape", with_weights(lambda own: own | {"text_projection.linear1.weight": torch.zeros(3, 3)}),
+    "1 mismatched weight(s): text_projection.linear1.weight", "Save model and",
+)  # fmt: skip
+clap_in("weights cut short", with_bytes("model.safetensors", lambda c: c[:-1000]), "it is cut short", "fetch it again")
+clap_in("weights of 0 bytes", with_bytes("model.safetensors", lambda c: b""), "it is empty", "fetch it again")
+clap_in(
+    "a web page saved as weights", with_bytes("model.safetensors", lambda c: "<!DOCTYPE html><html>Not found</html>"),
+    "it is no safetensors file, or damaged", "fetch it again",
+)  # fmt: skip
+clap_in(
+    "a folder's pickle that would run code", pickle_in_folder, "pytorch_model.bin could not be", "nothing in it has run"
 )
-def clap_pt_text(folder):
-    (folder / "clap.pt").write_text("version https://git-lfs.github.com/spec/v1")
-    load_clap(folder / "clap.pt")
-
-
-@case(CHECKPOINTS, "a .pt of another model", OPEN_PT, "clap.pt holds no LAION CLAP", "audio_branch.", "its names are")
-def clap_pt_other(folder):
-    torch.save({"state_dict": {"encoder.weight": torch.zeros(2)}}, folder / "clap.pt")
-    load_clap(folder / "clap.pt")
-
-
-@case(
-    CHECKPOINTS,
-    "no tokenizer beside the model",
-    OPEN,
-    "my-clap has no tokenizer",
-    "expected tokenizer.json or vocab.json",
-)
-def clap_no_tokenizer(folder):
-    for path in spoilt(folder).iterdir():
-        if path.name in ("tokenizer.json", "vocab.json", "merges.txt"):
-            path.unlink()
-    load_clap(folder / "my-clap")
-
-
-@case(CHECKPOINTS, "no preprocessor beside the model", OPEN, "has no preprocessor_config.json", "save_pretrained")
-def clap_no_preprocessor(folder):
-    (spoilt(folder) / "preprocessor_config.json").unlink()
-    load_clap(folder / "my-clap")
-
-
-@case(
-    CHECKPOINTS, "the preprocessor of a fused model", OPEN, "preprocessor_config.json has truncation 'fusion'", "needs"
-)
-def clap_other_preprocessor(folder):
-    edited(spoilt(folder) / "preprocessor_config.json", truncation="fusion")
-    load_clap(folder / "my-clap")
-
-
-@case(CHECKPOINTS, "damaged JSON", OPEN, "config.json is damaged", "fetch it again")
-def clap_json(folder):
-    (spoilt(folder) / "config.json").write_text('{"model_type": "cl')
-    load_clap(folder / "my-clap")
-
-
-@case(CHECKPOINTS, "a window that is none", "load_clap('my-clap', window='middle')", "'middle'", "first, center, mean")
-def clap_window(folder):
-    load_clap(clap_folder(), window="middle")
-
-
-@case(CHECKPOINTS, "a device that is none", "load_clap('my-clap', device='gpu')", "unknown device 'gpu'", "cuda:N, mps")
-def clap_device(folder):
-    load_clap(clap_folder(), device="gpu")
-
+clap_file("a .pt that would run code", pickle_in_file, "clap.pt could not be loaded", "nothing in it has run")
+clap_file(
+    "a .pt cut short", saved({"audio_branch.x": torch.zeros(1000)}, drop=500),
+    "clap.pt could not be loaded: it is cut short at", "fetch it again",
+)  # fmt: skip
+clap_file(
+    "text under the name of a .pt", opened_pt("version https://git-lfs.github.com/spec/v1"),
+    "clap.pt could not be loaded: it is no PyTorch checkpoint", "fetch it",
+)  # fmt: skip
+clap_file(
+    "a .pt of another model", saved({"encoder.weight": torch.zeros(2)}),
+    "clap.pt holds no LAION CLAP", "audio_branch.", "its names are",
+)  # fmt: skip
+clap_in(
+    "no tokenizer beside the model", without("tokenizer.json", "vocab.json", "merges.txt"),
+    "my-clap has no tokenizer", "expected tokenizer.json or vocab.json",
+)  # fmt: skip
+clap_in("no preprocessor beside the model", without("preprocessor_config.json"), "has no preprocessor_config.json")
+clap_in(
+    "the preprocessor of a fused model", edited("preprocessor_config.json", truncation="fusion"),
+    "preprocessor_config.json has truncation 'fusion'", "needs",
+)  # fmt: skip
+clap_in("damaged JSON", with_bytes("config.json", lambda c: '{"model_type": "cl'), "config.json is damaged", "again")
+clap_in(
+    "a window that is none", lambda folder: load_clap(clap_folder(), window="middle"),
+    "'middle'", "first, center, mean", does="load_clap('my-clap', window='middle')",
+)  # fmt: skip
+clap_in(
+    "a device that is none", lambda folder: load_clap(clap_folder(), device="gpu"),
+    "unknown device 'gpu'", "cuda:N, mps", does="load_clap('my-clap', device='gpu')",
+)  # fmt: skip
 
 # --- training -------------------------------------------------------------------------------------------
 
-PREPARE = "finetune.prepare(clap, pairs, audio_root)"
+training = section("Training", "finetune.prepare(clap, pairs, audio_root)")
 
 
-def training_pairs(folder, **columns):
-    for name in ("a.wav", "b.wav"):
-        soundfile.write(folder / name, 0.1 * np.sin(np.arange(16_000)), 16_000)
-    base = {"audio": ["a.wav", "b.wav"], "text": ["A dog", "Rain"], "target": [0.8, 0.3]}
-    return finetune.prepare(clap(), pd.DataFrame(base | columns), folder, progress=False)
+def prepared(**columns) -> Callable:
+    def act(folder: Path) -> None:
+        for name in ("a.wav", "b.wav"):
+            soundfile.write(folder / name, SINE, 16_000)
+        base = {"audio": ["a.wav", "b.wav"], "text": ["A dog", "Rain"], "target": [0.8, 0.3]}
+        finetune.prepare(clap(), pd.DataFrame(base | columns), folder, progress=False)
+
+    return act
 
 
-@case(TRAINING, "ratings of 0 to 10 as targets", PREPARE, "1 of 2 targets are not within 0-1", "row 0", "divided by 10")
-def training_target(folder):
-    training_pairs(folder, target=[8, 0.3])
-
-
-@case(
-    TRAINING, "a pair twice", PREPARE, "1 pairs are there more than once, such as a.wav", "average their ratings first"
+training("ratings of 0 to 10 as targets", prepared(target=[8, 0.3]), "1 of 2 targets", "row 0", "divided by 10")
+training(
+    "a pair twice", prepared(audio="a.wav", text="A dog"), "more than once, such as a.wav", "average their ratings"
 )
-def training_twice(folder):
-    training_pairs(folder, audio="a.wav", text="A dog")
-
-
-@case(
-    TRAINING, "clips that are not there", PREPARE, "1 of 2 audio files are not there", "gone.wav", "audio_root must be"
+training(
+    "clips that are not there", prepared(audio=["a.wav", "gone.wav"]), "1 of 2 audio files", "gone.wav", "audio_root"
 )
-def training_clips(folder):
-    training_pairs(folder, audio=["a.wav", "gone.wav"])
-
-
-@case(TRAINING, "an empty caption", PREPARE, "row 1 of the pairs: text is ''", "text that is not empty")
-def training_caption(folder):
-    training_pairs(folder, text=["A dog", ""])
-
-
-@case(
-    TRAINING,
-    "an unknown loss",
-    "FinetuneConfig(kind='mae+wsce')",
-    "kind must be one of wsce+mse, wsce+mae",
-    "not 'mae+wsce'",
-)
-def training_kind(folder):
-    finetune.FinetuneConfig(kind="mae+wsce")
-
-
-@case(TRAINING, "a learning rate of 0", "FinetuneConfig(learning_rate=0)", "learning_rate is 0", "the paper's is 1e-5")
-def training_rate(folder):
-    finetune.FinetuneConfig(learning_rate=0)
-
-
-@case(TRAINING, "a cache folder that is a file", "ArrayCache('cache')", "…/cache is a file; give a folder")
-def training_cache(folder):
-    (folder / "cache").touch()
-    ArrayCache(folder / "cache")
-
+training("an empty caption", prepared(text=["A dog", ""]), "row 1 of the pairs: text is ''", "text that is not empty")
+training(
+    "an unknown loss", lambda folder: finetune.FinetuneConfig(kind="mae+wsce"),
+    "kind must be one of wsce+mse, wsce+mae", "not 'mae+wsce'", does="FinetuneConfig(kind='mae+wsce')",
+)  # fmt: skip
+training(
+    "a learning rate of 0", lambda folder: finetune.FinetuneConfig(learning_rate=0),
+    "learning_rate is 0", "the paper's is 1e-5", does="FinetuneConfig(learning_rate=0)",
+)  # fmt: skip
+training(
+    "a cache folder that is a file", lambda folder: ArrayCache(write(folder / "cache")),
+    "…/cache is a file; give a folder", does="ArrayCache('cache')",
+)  # fmt: skip
 
 # --- score tables ---------------------------------------------------------------------------------------
 
-BREAKDOWN = "evaluate.breakdown(scores)"
+breakdown = section("Score tables", "evaluate.breakdown(scores)")
+SCORES = {"model": ["x"] * 3 + ["y"] * 3, "audio": list("abcabc"), "text": list("pqrpqr"), "target": [0, 0.5, 1] * 2}
+SCORES["clap_score"] = [0.1, 0.2, 0.4, 0.3, 0.1, 0.2]
 
 
-def scores(**columns):
-    base = {"model": ["x"] * 3 + ["y"] * 3, "audio": list("abcabc"), "text": list("pqrpqr"), "target": [0, 0.5, 1] * 2}
-    return pd.DataFrame(base | {"clap_score": [0.1, 0.2, 0.4, 0.3, 0.1, 0.2]} | columns)
+def scores(**columns) -> Callable:
+    return lambda folder: evaluate.breakdown(pd.DataFrame(SCORES | columns))
 
 
-@case(
-    SCORES, "scores that are missing", BREAKDOWN, "1 of 6 values of clap_score are not finite ({'x': 1})", "drop these"
+breakdown(
+    "scores that are missing", scores(clap_score=[np.nan] + [0.2] * 5), "1 of 6 values of clap_score", "drop these"
 )
-def scores_nan(folder):
-    evaluate.breakdown(scores(clap_score=[np.nan, 0.2, 0.4, 0.3, 0.1, 0.2]))
-
-
-@case(SCORES, "models that scored other pairs", BREAKDOWN, "'y' lacks 1 pairs of", "must cover the same pairs")
-def scores_unequal(folder):
-    evaluate.breakdown(scores(audio=list("abcabd")))
-
-
-@case(SCORES, "a pair twice for one model", BREAKDOWN, "model 'x' has 1 pairs twice", "('a', 'p')")
-def scores_twice(folder):
-    evaluate.breakdown(scores(audio=list("aacabc"), text=list("pprpqr")))
-
-
-@case(SCORES, "one pair with two targets", BREAKDOWN, "target differs between 'x' and 'y'", "give all models the same")
-def scores_targets(folder):
-    evaluate.breakdown(scores(target=[0, 0.5, 1, 0, 0.6, 1]))
-
-
-@case(SCORES, "no column of that name", "evaluate.breakdown(scores)", "has no column clap_score", "it has: model")
-def scores_column(folder):
-    evaluate.breakdown(scores().rename(columns={"clap_score": "clap"}))
-
-
-@case(
-    SCORES, "score and rating of other lengths", "evaluate.correlations(score, target)", "3 values and target 2", "same"
-)
-def scores_lengths(folder):
-    evaluate.correlations([0.1, 0.2, 0.3], [0.5, 0.6])
-
-
-@case(
-    SCORES,
-    "an unknown breakdown",
-    "evaluate.breakdown(scores, by='speaker')",
-    "by must be one of overall, system, score_range",
-    "not 'speaker'",
-)
-def scores_by(folder):
-    evaluate.breakdown(scores(), by="speaker")
-
-
-@case(SCORES, "single ratings only", "evaluate.human_ceiling(ratings)", "none of the 2 pairs has 2 ratings")
-def scores_ceiling(folder):
-    evaluate.human_ceiling(table())
-
-
-@case(
-    SCORES, "no clip with a score", "report.system_means(scores)", "none of the 1 clips has a score; the first: a.wav"
-)
-def scores_none(folder):
-    row = {"audio": "a.wav", "text": "rain", "system": "mine", "clap_score": np.nan, "status": "file not found"}
-    report.system_means(pd.DataFrame([row]))
-
+breakdown("models that scored other pairs", scores(audio=list("abcabd")), "'y' lacks 1 pairs of", "the same pairs")
+breakdown("a pair twice for one model", scores(audio=list("aacabc"), text=list("pprpqr")), "'x' has 1 pairs twice")
+breakdown("one pair with two targets", scores(target=[0, 0.5, 1, 0, 0.6, 1]), "target differs between 'x' and 'y'")
+breakdown(
+    "no column of that name", lambda folder: evaluate.breakdown(pd.DataFrame(SCORES).drop(columns="clap_score")),
+    "has no column clap_score", "it has: model",
+)  # fmt: skip
+breakdown(
+    "score and rating of other lengths", lambda folder: evaluate.correlations([0.1, 0.2, 0.3], [0.5, 0.6]),
+    "3 values and target 2", "same", does="evaluate.correlations(score, target)",
+)  # fmt: skip
+breakdown(
+    "an unknown breakdown", lambda folder: evaluate.breakdown(pd.DataFrame(SCORES), by="speaker"),
+    "by must be one of overall, system", "not 'speaker'", does="evaluate.breakdown(scores, by='speaker')",
+)  # fmt: skip
+breakdown(
+    "single ratings only", lambda folder: evaluate.human_ceiling(table()),
+    "none of the 2 pairs has 2 ratings", does="evaluate.human_ceiling(ratings)",
+)  # fmt: skip
+NO_SCORE = {"audio": ["a.wav"], "text": "rain", "system": "mine", "clap_score": np.nan, "status": "file not found"}
+breakdown(
+    "no clip with a score", lambda folder: report.system_means(pd.DataFrame(NO_SCORE)),
+    "none of the 1 clips has a score; the first: a.wav", does="report.system_means(scores)",
+)  # fmt: skip
 
 # --- notebooks and their parameters ---------------------------------------------------------------------
 
-RUN = "papermill 05_score_your_own_audio.ipynb …"
+
+def notebook_05(parameter: str, value: str) -> Callable:
+    return section(
+        "Notebooks and their parameters", f"papermill 05_score_your_own_audio.ipynb … -p {parameter} {value}"
+    )
 
 
-def open_05(**parameters):
-    return study.open_study(parameters.pop("profile", "demo"), "05_score_your_own_audio", **parameters)
+def open_05(profile: str = "demo", **parameters) -> study.Study:
+    return study.open_study(profile, "05_score_your_own_audio", **parameters)
 
 
-@case(
-    STUDY, "a profile that is none", f"{RUN} -p profile dmeo", "profile='dmeo' is not known", "Available: demo, paper"
-)
-def study_profile(folder):
-    open_05(profile="dmeo")
+def own_clips(prompts: str | None = None, **files: str) -> Callable:
+    """Notebook 05 on a folder of these files (a_txt for a.txt), and a table of prompts."""
+
+    def act(folder: Path) -> None:
+        for name, content in files.items():
+            write(folder / name.replace("_", "."), content)
+        given = {} if prompts is None else {"prompts": str(write(folder / "list.csv", prompts))}
+        study.own_clips(open_05(), audio_folder=str(folder), **given)
+
+    return act
 
 
-@case(STUDY, "a seed below 0", f"{RUN} -p seed -1", "seed=-1: allowed is a whole number from 0", "papermill -p seed")
-def study_seed(folder):
-    open_05(seed=-1)
-
-
-@case(
-    STUDY, "too few resamples", f"{RUN} -p n_resamples 10", "n_resamples=10: allowed is a whole number", "papermill -p"
-)
-def study_resamples(folder):
-    open_05(n_resamples=10)
-
-
-@case(
-    STUDY, "a folder of clips that is not there", f"{RUN} -p audio_folder mine", "is not there", "give the folder that"
-)
-def study_audio_folder(folder):
-    study.own_clips(open_05(), audio_folder=str(folder / "mine"))
-
-
-@case(
-    STUDY, "clips without prompts", f"{RUN} -p audio_folder mine", "holds 1 clips and no prompts", "a .txt of the same"
-)
-def study_no_prompts(folder):
-    (folder / "a.wav").touch()
-    study.own_clips(open_05(), audio_folder=str(folder))
-
-
-@case(STUDY, "an empty prompt", f"{RUN} -p audio_folder mine", "a.txt is empty; write the clip's prompt into it")
-def study_empty_prompt(folder):
-    (folder / "a.wav").touch()
-    (folder / "a.txt").touch()
-    study.own_clips(open_05(), audio_folder=str(folder))
-
-
-@case(
-    STUDY,
-    "prompts of another folder",
-    f"{RUN} -p prompts list.csv",
-    "list.csv, line 2, column 'audio': '../a.wav'",
-    "below",
-)
-def study_prompts(folder):
-    (folder / "list.csv").write_text("audio,text\n../a.wav,rain\n")
-    study.own_clips(open_05(), audio_folder=str(folder), prompts=str(folder / "list.csv"))
-
-
-@case(
-    STUDY,
-    "a prompt twice",
-    f"{RUN} -p prompts list.csv",
-    "list.csv, line 3: a.wav with this prompt is there twice",
-    "keep one line",
-)
-def study_prompt_twice(folder):
-    (folder / "list.csv").write_text("audio,text\na.wav,rain\na.wav,rain\n")
-    study.own_clips(open_05(), audio_folder=str(folder), prompts=str(folder / "list.csv"))
-
-
-@case(STUDY, "notebook 04 before 03", "papermill 04_breakdowns.ipynb …", "03_scores.csv is not there", "run that first")
-def study_order(folder):
-    run = study.Study("demo", "04_breakdowns", folder)
+def notebook_04(folder: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HUMANCLAP_RUNS", str(folder))
-        study.read_scores(run, "03_human_clap_finetuning")
+        study.read_scores(study.Study("demo", "04_breakdowns", folder), "03_human_clap_finetuning")
+
+
+notebook_05("profile", "dmeo")(
+    "a profile that is none", lambda folder: open_05("dmeo"), "profile='dmeo' is not known", "Available: demo, paper"
+)
+notebook_05("seed", "-1")(
+    "a seed below 0", lambda folder: open_05(seed=-1), "seed=-1: allowed is a", "papermill -p seed"
+)
+notebook_05("n_resamples", "10")(
+    "too few resamples",
+    lambda folder: open_05(n_resamples=10),
+    "n_resamples=10: allowed is a whole number",
+    "papermill",
+)
+folder_of, prompts_of = notebook_05("audio_folder", "mine"), notebook_05("prompts", "list.csv")
+folder_of(
+    "a folder of clips that is not there", lambda folder: study.own_clips(open_05(), audio_folder=str(folder / "mine")),
+    "is not there", "give the folder that",
+)  # fmt: skip
+folder_of("clips without prompts", own_clips(a_wav=""), "holds 1 clips and no prompts", "a .txt of the same")
+folder_of("an empty prompt", own_clips(a_wav="", a_txt=""), "a.txt is empty; write the clip's prompt into it")
+prompts_of(
+    "prompts of another folder", own_clips("audio,text\n../a.wav,rain\n"), "list.csv, line 2, column 'audio'", "below"
+)
+prompts_of(
+    "a prompt twice", own_clips("audio,text\na.wav,rain\na.wav,rain\n"), "line 3: a.wav", "there twice; keep one"
+)
+folder_of("notebook 04 before 03", notebook_04, "is not there", "run that", does="papermill 04_breakdowns.ipynb …")
 
 
 # --- the tests ------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("one", CASES, ids=lambda one: one.id)
+@pytest.mark.parametrize("one", CASES, ids=lambda one: f"{one.about}: {one.broken}")
 def test_the_message_names_what_is_wrong_where_and_what_mends_it(one, tmp_path):
     message = told(one, tmp_path.resolve())
     for part in one.holds:

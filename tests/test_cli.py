@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
-import json
 import os
 import re
 import shutil
@@ -52,15 +50,10 @@ def score(folder, clips, tmp_path, pairs):
     return run
 
 
-@pytest.fixture
-def table_of(tmp_path):
-    """A table of pairs by its content; the path."""
-
-    def write(content, name="own.csv"):
-        (tmp_path / name).write_bytes(content if isinstance(content, bytes) else content.encode())
-        return tmp_path / name
-
-    return write
+def _table_of(content: str, folder):
+    """A table of pairs by its content."""
+    (folder / "own.csv").write_text(content, newline="")
+    return folder / "own.csv"
 
 
 def _one_line(capsys) -> str:
@@ -72,32 +65,32 @@ def _one_line(capsys) -> str:
 # --- score: what comes out ------------------------------------------------------------------------------
 
 
-def test_a_score_table_is_the_pairs_and_what_score_pairs_says(score, pairs, folder, clips, tmp_path, capsys):
+def test_a_score_table_is_the_pairs_and_what_score_pairs_says(
+    score, pairs, folder, clips, tmp_path, capsys, monkeypatch
+):
     assert score() == 0
     table, given = pd.read_csv(tmp_path / "scores.csv"), pd.read_csv(pairs)
     pd.testing.assert_frame_equal(table[given.columns], given)
     paths = [str(clips[0] / audio) for audio in given["audio"]]
-    expected = score_pairs(load_clap(folder, device="cpu"), paths, given["text"].tolist(), progress=False)
-    pd.testing.assert_frame_equal(
-        table[expected.columns[2:]], expected[expected.columns[2:]], atol=1e-6, check_dtype=False
-    )
+    expected = score_pairs(load_clap(folder, device="cpu"), paths, given["text"].tolist(), progress=False).iloc[:, 2:]
+    pd.testing.assert_frame_equal(table[expected.columns], expected, atol=1e-6, check_dtype=False)
     out = capsys.readouterr().out
     assert "24 of 24 pairs scored" in out and f"mean CLAPScore {expected['clap_score'].mean():.4f}" in out
     low, high = map(float, re.search(r"95 % interval (-?[\d.]+) to (-?[\d.]+) .*5 captions", out).groups())
     assert low < expected["clap_score"].mean() < high
-    # Student's t with 4 degrees of freedom: about 2.8 standard errors to each side.
-    error = expected.groupby("text")["clap_score"].mean().std() / 5**0.5
-    assert 3 * error < high - low < 7 * error
+    first = (tmp_path / "scores.csv").read_bytes()
+    monkeypatch.setattr("humanclap.files.ArrayCache.put", lambda *_: pytest.fail("something was embedded"))
+    assert score() == 0 and (tmp_path / "scores.csv").read_bytes() == first
 
 
-def test_each_row_keeps_its_columns_letter_for_letter_and_its_own_score(score, folder, clips, table_of, tmp_path):
+def test_each_row_keeps_its_columns_letter_for_letter_and_its_own_score(score, folder, clips, tmp_path):
     """Shuffled, with captions and columns that pandas would take for something else."""
     order = np.random.default_rng(0).permutation(24)
     texts = ["None", "NA", "007", "nan", " rain ", "rain", "half", "1e5"]
     rows = [[clips[1][i], texts[i % 8], f"{i:03d}", ["NA", "", "null", "1.0"][i % 4], "lone\rreturn"] for i in order]
     table = pd.DataFrame(rows, columns=["audio", "text", "take", "remark", "odd"])
     content = "audio,text,take,remark,odd\n" + "".join(f'{a},{b},{c},{d},"{e}"\n' for a, b, c, d, e in rows)
-    assert score(table=table_of(content)) == 0
+    assert score(table=_table_of(content, tmp_path)) == 0
     found = read_table(tmp_path / "scores.csv").frame()
     captions = [text.strip() for text in table["text"]]
     for column in ("audio", "take", "remark", "odd"):
@@ -109,53 +102,28 @@ def test_each_row_keeps_its_columns_letter_for_letter_and_its_own_score(score, f
     np.testing.assert_allclose(found["cosine"].astype(float), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["pairs.tsv", "pairs.jsonl", "pairs.csv.gz", "pairs.json"])
-def test_tables_are_read_and_written_as_their_names_say(score, clips, table_of, tmp_path, name):
-    rows = [{"audio": clips[1][0], "text": "None", "take": "007"}, {"audio": clips[1][1], "text": "rain", "take": "2"}]
-    content = {
-        "pairs.tsv": "audio\ttext\ttake\n" + "".join("\t".join(row.values()) + "\n" for row in rows),
-        "pairs.jsonl": "".join(json.dumps(row) + "\n" for row in rows),
-        "pairs.json": json.dumps(rows),
-        "pairs.csv.gz": gzip.compress(
-            b"audio,text,take\n" + "".join(f"{','.join(r.values())}\n" for r in rows).encode()
-        ),
-    }[name]
-    assert score(table=table_of(content, name), out=tmp_path / f"out-{name}") == 0
-    assert (tmp_path / f"out-{name}").read_bytes().startswith(b"\x1f\x8b") == name.endswith(".gz")
-    found = read_table(tmp_path / f"out-{name}").columns
-    assert found["take"] == ["007", "2"] and found["text"] == ["None", "rain"] and found["status"] == ["ok", "ok"]
-    assert -1 <= float(found["cosine"][0]) <= 1
-
-
-def test_one_clip_and_one_caption_in_several_spellings_count_once(score, clips, table_of, tmp_path, capsys):
+def test_one_clip_and_one_caption_in_several_spellings_count_once(score, clips, tmp_path, capsys):
     name = clips[1][0]
     spellings = [name, f"./{name}", f" {name}", name.replace("/", "//")]
     content = "audio,text\n" + "".join(f'"{a}"," rain"\n"{a}",rain \n' for a in spellings)
-    assert score(table=table_of(content)) == 0
+    assert score(table=_table_of(content, tmp_path)) == 0
     found = pd.read_csv(tmp_path / "scores.csv")
     assert set(found["audio"]) == {name} and set(found["text"]) == {"rain"} and found["cosine"].nunique() == 1
     assert "no interval: 1 prompt, an interval needs 4" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("n", "interval"), [(1, False), (3, False), (4, True)])
-def test_the_mean_has_an_interval_from_4_captions_on(score, clips, table_of, capsys, n, interval):
-    assert score(table=table_of("audio,text\n" + "".join(f"{clips[1][i]},{CAPTIONS[i]}\n" for i in range(n)))) == 0
+@pytest.mark.parametrize(("n", "interval"), [(3, False), (4, True)])
+def test_the_mean_has_an_interval_from_4_captions_on(score, clips, tmp_path, capsys, n, interval):
+    content = "audio,text\n" + "".join(f"{clips[1][i]},{CAPTIONS[i]}\n" for i in range(n))
+    assert score(table=_table_of(content, tmp_path)) == 0
     assert ("95 % interval" in capsys.readouterr().out) == interval
 
 
-def test_an_unnamed_empty_column_is_left_out_and_the_user_is_told(score, clips, table_of, tmp_path, capsys):
-    assert score(table=table_of(f"audio,text\n{clips[1][0]},A tone,\n{clips[1][1]},Noise,\n")) == 0
+def test_an_unnamed_empty_column_is_left_out_and_the_user_is_told(score, clips, tmp_path, capsys):
+    content = f"audio,text\n{clips[1][0]},A tone,\n{clips[1][1]},Noise,\n"
+    assert score(table=_table_of(content, tmp_path)) == 0
     assert read_table(tmp_path / "scores.csv").header[:3] == ["audio", "text", "cosine"]
     assert "note: " in (err := capsys.readouterr().err) and "an unnamed column that is empty throughout" in err
-
-
-def test_the_second_run_embeds_nothing_and_writes_the_same_bytes(score, tmp_path, monkeypatch):
-    assert score() == 0
-    first = (tmp_path / "scores.csv").read_bytes()
-    (tmp_path / "scores.csv").unlink()
-    monkeypatch.setattr("humanclap.files.ArrayCache.put", lambda *_: pytest.fail("something was embedded"))
-    assert score() == 0
-    assert (tmp_path / "scores.csv").read_bytes() == first
 
 
 def test_files_without_a_score_are_named_and_the_exit_status_says_so(score, pairs, clips, tmp_path, capsys):
@@ -193,15 +161,11 @@ def test_a_tilde_is_the_home_folder_everywhere(folder, clips, tmp_path, monkeypa
     ("more", "message"),
     [
         (["--clap", "no-such-clap"], "unknown CLAP 'no-such-clap'. Known: laion"),
-        (["--window", "middle"], "unknown window 'middle'; known for"),
         (["--precision", "fp8"], "precision must be one of fp32"),
-        (["--device", "toaster"], "unknown device 'toaster'"),
-        (["--batch-size", "0"], "batch_size"),
         (["--batch-size", "many"], "'many' is not a valid integer"),
         (["--audio-root", "no-such-folder"], "--audio-root no-such-folder is no folder"),
         (["--out", "no-such-folder/scores.csv"], "there is no folder no-such-folder"),
         (["--out", "."], "--out . is a folder; give the name of a file"),
-        (["--out", "scores.xlsx"], "a table is written as .csv, .tsv"),
         (["--cache", "pyproject.toml/cache"], "the cache folder pyproject.toml/cache can't be written"),
         (["--shard", "1/2"], "No such option"),
     ],
@@ -215,37 +179,22 @@ def test_a_wrong_setting_is_one_line_and_status_2(score, more, message, capsys):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (None, "there is no file"),
-        ("", "own.csv is empty; a header with audio, text"),
         ("audio,text\n", "has a header and no pairs"),
-        ("audio,caption\na.wav,rain\n", "line 1: no column 'text'; it has: 'audio', 'caption'"),
-        (
-            "audio,text\na.wav,rain\nb.wav,  \n",
-            "line 3, column 'text': '  ' is not allowed; a caption must not be empty",
-        ),
         ("audio,text\n\n,rain\n", "line 3, column 'audio'"),
         ("audio,text\n/a.wav,rain\n", "'/a.wav' is absolute"),
         ("audio,text\n~/a.wav,rain\n", "'~/a.wav' is absolute"),
-        ("audio,text,cosine\na.wav,rain,0.1\n", "holds scores already (cosine)"),
-        ("audio,text,model\na.wav,rain,x\n", "has a column 'model' of its own; rename yours (for instance my_model)"),
-        ("status,audio,text\nx,a.wav,rain\n", "has a column 'status' of its own; rename yours"),
-        ('audio,text\na.wav,"rain\n', "a quote is opened there and never closed"),
+        ("status,audio,text\nx,a.wav,rain\n", "line 1: status is what the score table itself has"),
         ('"audio","text"\n"1","tone.wav","A tone"\n', "line 2: 3 fields where the header has 2"),
         (",audio,text\n0,a.wav,rain\n", "line 2: column 1 has no name in the header and holds '0'"),
-        (b"PK\x03\x04 a spreadsheet", "export it as CSV UTF-8"),
     ],
 )
-def test_a_wrong_table_is_one_line_and_status_2(score, content, message, table_of, tmp_path, capsys):
-    path = tmp_path / "own.csv" if content is None else table_of(content)
-    assert score(table=path) == 2
+def test_a_wrong_table_is_one_line_and_status_2(score, content, message, tmp_path, capsys):
+    assert score(table=_table_of(content, tmp_path)) == 2
     assert message in _one_line(capsys)
     assert not (tmp_path / "scores.csv").exists()
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [[], ["scores"], ["score"], ["score", "a.csv", "--clap", "x"], ["merge"], ["--quiet"], ["screen", "--x"]],
-)
+@pytest.mark.parametrize("arguments", [[], ["merge"], ["score", "a.csv", "--clap", "x"], ["--quiet"]])
 def test_a_mistake_in_the_arguments_is_one_line_and_status_2(arguments, capsys):
     assert cli.main(arguments) == 2
     line = _one_line(capsys)
@@ -316,7 +265,7 @@ def test_without_a_home_folder_the_message_names_the_options(command_line, tmp_p
 
     done = run(*(a for a in command_line if a not in ("--cache", tmp_path / "cache")))
     assert done.returncode == 2 and done.stderr.count("\n") == 1
-    assert "no home folder for the cache (HOME is not set): give --cache DIR or --no-cache" in done.stderr
+    assert "no home folder here (HOME is not set); write the path out, with --cache DIR, or" in done.stderr
     done = run(*command_line)
     assert done.returncode == 0 and len(pd.read_csv(tmp_path / "scores.csv")) == 24
     assert not (tmp_path / "~").exists()
@@ -396,16 +345,11 @@ def test_screen_gives_the_papers_pairs(relate_root, tmp_path, capsys):
     np.testing.assert_allclose(table["target"], table["mean_rating"] / 10)
     shown = capsys.readouterr().out
     assert "1117 listeners kept" in shown and "5,784 pairs, 20,106 ratings" in shown
-    assert cli.main(["screen", ratings, "--split", "test", "--out", out]) == 0
-    assert set(pd.read_csv(out)["split"]) == {"test"} and len(pd.read_csv(out)) == 2892
 
 
-def test_screen_refuses_what_is_no_ratings(relate_root, pairs, tmp_path, capsys):
-    ratings, out = str(relate_root / "scores" / "REL.csv"), str(tmp_path / "out.csv")
-    assert cli.main(["screen", ratings, "--max-anchor-mean", "11", "--out", out]) == 2
-    assert "max_anchor_mean must be a number from 0 to 10, not 11.0" in _one_line(capsys)
+def test_screen_refuses_what_is_no_ratings(pairs, tmp_path, capsys):
     for wrong in (pairs, tmp_path / "none.csv"):
-        assert cli.main(["screen", str(wrong), "--out", out]) == 2
+        assert cli.main(["screen", str(wrong), "--out", str(tmp_path / "out.csv")]) == 2
         assert "humanclap screen: error: " in _one_line(capsys)
 
 
@@ -419,10 +363,11 @@ def test_convert_there_and_back(folder, tmp_path, capsys):
     assert cli.main(to) == 0 and (there / "preprocessor_config.json").is_file()
     assert cli.main(["convert", str(there), str(back), "--to", "laion", "--base", str(checkpoint)]) == 0
     assert back.is_file() and "load_ckpt reads" in capsys.readouterr().out
-    assert cli.main(to) == 2
-    assert "is there already" in _one_line(capsys)
-    assert cli.main(["convert", str(there), str(tmp_path / "x.pt"), "--to", "laion"]) == 2
-    assert "--to laion needs --base" in _one_line(capsys)
+    for mistake, says in (
+        (to, "is there already"),
+        (["convert", "a", "b", "--to", "laion"], "--to laion needs --base"),
+    ):
+        assert cli.main(mistake) == 2 and says in _one_line(capsys)
     assert cli.main([*to[:2], str(tmp_path / "new"), *to[3:], "--base", str(checkpoint)]) == 2
     assert "--base goes with --to laion" in _one_line(capsys)
     assert cli.main(["convert", str(tmp_path / "none.pt"), *to[2:]]) == 2

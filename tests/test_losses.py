@@ -64,13 +64,6 @@ def test_clap_score_does_not_depend_on_length_and_stays_within_one():
     assert losses.cosine(audio, -audio).min() >= -1.0
 
 
-def test_clap_score_of_float32_agrees_in_both_libraries():
-    audio, text, _ = _random(50, 512, dtype=torch.float32)
-    from_numpy = losses.clap_score(audio.numpy(), text.numpy())
-    assert from_numpy.dtype.kind == "f"
-    np.testing.assert_allclose(from_numpy, losses.clap_score(audio, text).numpy(), atol=1e-6)
-
-
 def test_clap_score_in_torch_stays_within_one_and_keeps_its_gradient():
     audio, _, _ = _random(300, 64, dtype=torch.float32)
     unit = F.normalize(audio, dim=-1)
@@ -87,13 +80,10 @@ def test_clap_score_in_torch_stays_within_one_and_keeps_its_gradient():
     assert kept[over].abs().sum() > 0
 
 
-@pytest.mark.parametrize("name", ["audio_emb", "text_emb"])
-def test_complex_embeddings_are_refused(name):
+def test_complex_embeddings_are_refused():
     for make in (np.array, torch.tensor):
-        pair = {"audio_emb": make(AUDIO), "text_emb": make(TEXT)}
-        pair[name] = pair[name] + 1j
-        with pytest.raises(ValueError, match=f"{name} is complex"):
-            losses.clap_score(**pair)
+        with pytest.raises(ValueError, match="text_emb is complex"):
+            losses.clap_score(make(AUDIO), make(TEXT) + 1j)
 
 
 @pytest.mark.parametrize("bad", [0.0, np.nan, np.inf])
@@ -129,16 +119,6 @@ def test_numpy_and_torch_are_not_mixed():
 # --- equations 2-6 by hand ------------------------------------------------------------------------------
 
 
-def test_every_loss_by_hand():
-    audio, text, target = _tensors()
-    # Scores 1, 0.8, 0 against 0.9, 0.3, 0.2.
-    assert losses.mse(audio, text, target).item() == pytest.approx((0.01 + 0.25 + 0.04) / 3, abs=1e-12)
-    assert losses.mae(audio, text, target).item() == pytest.approx((0.1 + 0.5 + 0.2) / 3, abs=1e-12)
-    assert losses.sce(audio, text, SCALE).item() == pytest.approx(_by_hand([1, 1, 1]), abs=1e-12)
-    wsce = losses.weighted_sce(audio, text, target, SCALE)
-    assert wsce.item() == pytest.approx(_by_hand(TARGET), abs=1e-12)
-
-
 @pytest.mark.parametrize("kind", [*losses.KINDS, "sce"])
 def test_overall_loss_by_hand(kind):
     values = {"wsce": _by_hand(TARGET), "sce": _by_hand([1, 1, 1]), "mse": 0.3 / 3, "mae": 0.8 / 3}
@@ -154,7 +134,6 @@ def test_overall_loss_by_hand(kind):
 def test_the_papers_weights_are_the_default():
     result = losses.human_clap_loss(*_tensors(), SCALE, "wsce+mae")
     assert result["loss"].item() == pytest.approx(0.1 * _by_hand(TARGET) + 0.8 / 3, abs=1e-12)
-    assert losses.KINDS == ("wsce+mse", "wsce+mae", "wsce", "mse", "mae")
 
 
 # --- oracles and properties -----------------------------------------------------------------------------
@@ -172,31 +151,16 @@ def test_weighted_sce_against_a_naive_loop_on_random_pairs():
     assert value.item() == pytest.approx(-total / (2 * n), abs=1e-12)
 
 
-def test_weighted_sce_with_full_marks_is_sce_and_sce_is_the_cross_entropy():
-    audio, text, _ = _random()
-    sce = losses.sce(audio, text, 10.0)
-    full_marks = torch.ones(7, dtype=torch.float64)
-    torch.testing.assert_close(losses.weighted_sce(audio, text, full_marks, 10.0), sce)
-    logits = 10 * F.normalize(text) @ F.normalize(audio).T
-    labels = torch.arange(7)
-    torch.testing.assert_close(sce, (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2)
-
-
-def test_weighted_sce_divides_by_n_and_not_by_the_weights_sum():
+def test_sce_is_the_cross_entropy_and_weighted_sce_divides_by_n_and_not_by_the_weights_sum():
     audio, text, target = _random()
-    logits = 10 * F.normalize(text) @ F.normalize(audio).T
-    labels = torch.arange(7)
+    logits, labels = 10 * F.normalize(text) @ F.normalize(audio).T, torch.arange(7)
+    expected = (F.cross_entropy(logits, labels) + F.cross_entropy(logits.T, labels)) / 2
+    torch.testing.assert_close(losses.sce(audio, text, 10.0), expected)
+    torch.testing.assert_close(losses.weighted_sce(audio, text, torch.ones(7).double(), 10.0), expected)
     torch_weighted = sum(F.cross_entropy(x, labels, weight=target) for x in (logits, logits.T)) / 2
     ours = losses.weighted_sce(audio, text, target, 10.0)
     assert abs(float(torch_weighted - ours)) > 0.1
     torch.testing.assert_close(torch_weighted * target.sum() / 7, ours)
-    torch.testing.assert_close(losses.weighted_sce(audio, text, target / 2, 10.0), ours / 2)
-
-
-def test_both_directions_count_the_same():
-    audio, text, target = _random()
-    ours = losses.weighted_sce(audio, text, target, 5.0)
-    torch.testing.assert_close(losses.weighted_sce(text, audio, target, 5.0), ours)
 
 
 @pytest.mark.parametrize("kind", [*losses.KINDS, "sce"])
@@ -228,11 +192,6 @@ def test_half_precision_and_autocast_are_computed_in_float32():
     assert losses.mse(audio.bfloat16(), text.bfloat16(), target).dtype == torch.float32
 
 
-def test_one_pair_has_no_contrast():
-    audio, text, _ = _random(1, 4)
-    assert losses.sce(audio, text, 10.0).item() == pytest.approx(0, abs=1e-12)
-
-
 # --- refusals -------------------------------------------------------------------------------------------
 
 
@@ -244,14 +203,13 @@ def test_targets_outside_zero_to_one_are_refused(bad):
             loss(audio, text, torch.tensor(bad))
 
 
-@pytest.mark.parametrize("shape", [(2,), (3, 1), ()])
-def test_targets_of_another_shape_are_refused(shape):
+def test_targets_of_another_shape_are_refused():
     audio, text, _ = _tensors()
     with pytest.raises(ValueError, match="target has shape"):
-        losses.mse(audio, text, torch.full(shape, 0.5))
+        losses.mse(audio, text, torch.full((3, 1), 0.5))
 
 
-@pytest.mark.parametrize("bad", [0.0, -1.0, math.nan, math.inf, None, torch.tensor(-2.0), torch.ones(2)])
+@pytest.mark.parametrize("bad", [0.0, math.nan, None, torch.tensor(-2.0), torch.ones(2)])
 def test_logit_scale_must_be_a_positive_scalar(bad):
     audio, text, target = _tensors()
     with pytest.raises(ValueError, match="logit_scale"):
@@ -263,26 +221,15 @@ def test_an_unknown_kind_lists_the_allowed_ones():
         losses.human_clap_loss(*_tensors(), SCALE, "mse+mae")
 
 
-@pytest.mark.parametrize(
-    "weights",
-    [
-        {"contrastive_weight": -0.1},
-        {"regression_weight": math.nan},
-        {"contrastive_weight": "x"},
-        {"regression_weight": None},
-        {"contrastive_weight": torch.ones(2)},
-    ],
-)
+@pytest.mark.parametrize("weights", [{"contrastive_weight": -0.1}, {"regression_weight": math.nan}])
 def test_weights_that_would_turn_the_loss_around_are_refused(weights):
     with pytest.raises(ValueError, match=f"{next(iter(weights))} is .*must be a finite number >= 0"):
         losses.human_clap_loss(*_tensors(), SCALE, "wsce+mse", **weights)
 
 
 def test_an_empty_batch_and_arrays_are_refused():
-    with pytest.raises(ValueError, match="empty"):
-        losses.sce(torch.ones(0, 2), torch.ones(0, 2), 1.0)
     with pytest.raises(ValueError, match="the batch is empty.*at least one pair"):
-        losses.mse(torch.ones(0, 2), torch.ones(0, 2), torch.ones(0))
+        losses.sce(torch.ones(0, 2), torch.ones(0, 2), 1.0)
     with pytest.raises(TypeError, match="torch tensor"):
         losses.sce(np.array(AUDIO), np.array(TEXT), 1.0)
     with pytest.raises(TypeError, match="torch tensor"):

@@ -5,9 +5,6 @@ from __future__ import annotations
 import socket
 import subprocess
 import sys
-import urllib.request
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from threading import Thread
 
 import nbclient
 import nbformat
@@ -29,9 +26,11 @@ def test_what_only_looks_like_this_machine_is_refused(host):
 
 
 def test_datagrams_are_refused_too():
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        with pytest.raises(OSError, match="tests do not use the network"):
-            sock.sendto(b"hello", ("192.0.2.1", 53))
+    with (
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        pytest.raises(OSError, match="do not use the network"),
+    ):
+        sock.sendto(b"hello", ("192.0.2.1", 53))
 
 
 def test_a_notebook_kernel_is_refused(tmp_path):
@@ -48,16 +47,7 @@ def test_and_in_every_python_that_a_test_starts():
 
 
 def test_this_machine_may_talk_to_itself():
-    class Hello(BaseHTTPRequestHandler):
-        def do_GET(self):
-            self.send_response(200)
-            self.end_headers()
-            self.wfile.write(b"hello")
-
-        def log_message(self, *_):
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Hello)
-    Thread(target=server.handle_request, daemon=True).start()
-    assert urllib.request.urlopen(f"http://127.0.0.1:{server.server_port}/", timeout=5).read() == b"hello"
-    server.server_close()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        with socket.create_connection(server.getsockname(), timeout=5) as here, server.accept()[0] as there:
+            here.sendall(b"hello")
+            assert there.recv(5) == b"hello"
