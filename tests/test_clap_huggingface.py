@@ -238,24 +238,18 @@ def test_lower_precisions_are_near_fp32(folders, claps, clips, precision):
             assert b.dtype == np.float32 and (a * b).sum(axis=1).min() > 0.98 and np.abs(b - a).max() > 0
 
 
-def test_the_front_end_names_what_decides_features(folders, claps, folder, tmp_path):
-    clap = claps[False]
-    clap.text_tokens(CAPTIONS)
-    (tmp_path / "copy").mkdir()
-    clap.front_end_parts.save(tmp_path / "copy")
-    for file in ("config.json", "model.safetensors"):
-        shutil.copy(folders[False] / file, tmp_path / "copy")
-    copy = load_clap(tmp_path / "copy", device="cpu")
-    assert copy.front_end == clap.front_end and "\n" not in clap.front_end
-    np.testing.assert_array_equal(copy.embed_text(CAPTIONS), clap.embed_text(CAPTIONS))
-    others = {claps[True].front_end, load_clap(folder, device="cpu", window="center").front_end}
+def test_the_front_end_names_what_decides_features(claps, folder):
+    """Not what the tokenizer was last asked for."""
+    claps[False].text_tokens(CAPTIONS)
+    own = load_clap(folder, device="cpu").front_end
+    assert own == claps[False].front_end and "\n" not in own
+    others = {own, claps[True].front_end, load_clap(folder, device="cpu", window="center").front_end}
     _edit_json(folder / "preprocessor_config.json", frequency_min=0)
     others.add(load_clap(folder, device="cpu").front_end)
     tokenizer = json.loads((folder / "tokenizer.json").read_text())
     tokenizer["model"]["merges"] = tokenizer["model"]["merges"][:-1]
     (folder / "tokenizer.json").write_text(json.dumps(tokenizer))
-    others.add(load_clap(folder, device="cpu").front_end)
-    assert len(others | {clap.front_end}) == 5
+    assert len(others | {load_clap(folder, device="cpu").front_end}) == 5
 
 
 def test_bad_items_are_refused_and_named(claps, clips):

@@ -82,12 +82,6 @@ def _with(clap, **settings):
     return other
 
 
-def _distinct(vectors, clip):
-    """Windows differ at a long clip by far more than the limit, or their equality above would show nothing."""
-    for one, other in (("first", "center"), ("first", "mean"), ("center", "mean")):
-        assert full_size.worst_angle(vectors[one][clip], vectors[other][clip]) > 10 * LIMIT
-
-
 # --- laion_clap -----------------------------------------------------------------------------------------
 
 
@@ -104,32 +98,17 @@ def test_laion_upstream_is_the_packages_own_call_under_the_same_seed(laion, clip
 
 
 @torch.no_grad()
-def test_laion_windows_are_what_the_package_gives_for_them(laion, clips):
-    clap, upstream, _ = laion
-    vectors, some = {}, clips[2:4]  # 10.24 s and 25 s
-    for window in ("first", "center", "mean"):
-        cuts = [audio.windows(load_audio(path, 48_000), 480_000, window) for path in some]
-        parts = [upstream.get_audio_embedding_from_data([part.copy() for part in cut]) for cut in cuts]
-        vectors[window] = _with(clap, window=window).embed_audio(some)
-        expected = np.stack([full_size.mean_direction(part) for part in parts])
-        assert full_size.worst_angle(vectors[window], expected) < LIMIT, window
-    _distinct(vectors, slice(1, 2))
-
-
-@torch.no_grad()
 def test_laion_default_is_the_package_with_its_draws_fixed(laion, clips, monkeypatch):
-    """With fusion, long clips are flagged and short ones are not, each by itself."""
-    clap, upstream, checkpoint = laion
-    if not clap.fused:
-        assert clap.window == "first"
-        with pytest.raises(ValueError, match="unknown window 'fusion'; known for laion: first"):
-            load_clap("laion", checkpoint=checkpoint, window="fusion")
-        return
-    assert clap.window == "fusion"
-    monkeypatch.setattr(np.random, "choice", lambda places: places[len(places) // 2])
-    expected = [upstream.get_audio_embedding_from_filelist([str(path)])[0] for path in clips]
+    """With fusion, long clips are flagged and short ones are not, each by itself; without, the beginning is heard."""
+    clap, upstream, _ = laion
+    if clap.fused:
+        monkeypatch.setattr(np.random, "choice", lambda places: places[len(places) // 2])
+        expected = [upstream.get_audio_embedding_from_filelist([str(path)])[0] for path in clips]
+        assert clap.audio_features(clips)["is_longer"].flatten().tolist() == [False, False, True, True, False]
+    else:
+        cuts = [audio.windows(load_audio(path, 48_000), 480_000, "first") for path in clips]
+        expected = [upstream.get_audio_embedding_from_data(cut.copy())[0] for cut in cuts]
     assert full_size.worst_angle(clap.embed_audio(clips), np.stack(expected)) < LIMIT
-    assert clap.audio_features(clips)["is_longer"].flatten().tolist() == [False, False, True, True, False]
 
 
 @torch.no_grad()
@@ -176,8 +155,8 @@ def test_msclap_windows_are_what_the_package_gives_for_them(microsoft, clips):
             expected.append(full_size.mean_direction(parts / np.linalg.norm(parts, axis=1, keepdims=True)))
         vectors[window] = _with(clap, window=window).embed_audio(some)
         assert full_size.worst_angle(vectors[window], np.stack(expected)) < LIMIT, window
-    _distinct(vectors, slice(1, 2))
-    assert full_size.worst_angle(vectors["first"][:1], vectors["mean"][:1]) < 1e-9
+    for one, other in (("first", "center"), ("first", "mean"), ("center", "mean")):  # or equality would show nothing
+        assert full_size.worst_angle(vectors[one][1:], vectors[other][1:]) > 10 * LIMIT
 
 
 def test_msclap_captions_are_the_packages_and_one_that_breaks_it_is_cut(microsoft, captions, caplog):
@@ -267,35 +246,24 @@ def test_another_model_and_weights_that_do_not_fit_are_named(microsoft, monkeypa
         _ = load_clap(clap.name, checkpoint=checkpoint, device="cpu").model
 
 
-def _check_odd_files(clap, folder, expected):
-    rng = np.random.default_rng(0)
+def _statuses(clap, folder):
     hour = np.zeros(3_600 * 8_000, dtype=np.float32)
-    hour[::1_000] = rng.uniform(-0.5, 0.5, len(hour) // 1_000)
-    noise = 0.1 * rng.standard_normal((96_000, 8)).clip(-3, 3)
-    files = {
-        "hour.flac": (hour, 8_000, "PCM_16"),
-        "8 channels at 96 kHz.wav": (noise, 96_000, "PCM_24"),
-        "silence.wav": (np.zeros(48_000), 48_000, "PCM_16"),
-        "nan.wav": (np.full(48_000, np.nan), 48_000, "FLOAT"),
-        "odd rate.wav": (noise[:, 0], 44_101, "PCM_16"),
-        "song.mp3": (noise[:, 0], 48_000, None),
-    }
-    for name, (samples, rate, subtype) in files.items():
-        soundfile.write(folder / name, samples, rate, **({"subtype": subtype} if subtype else {}))
-    table = score_pairs(clap, [folder / name for name in files], ["rain"] * len(files), progress=False)
-    status = dict(zip(files, table["status"], strict=True))
-    assert status.pop("nan.wav") == "the samples hold NaN or infinity"
-    assert all(message in status.pop(name) for name, message in expected.items())
-    assert set(status.values()) == {"ok"}
+    hour[::1_000] = 0.3
+    noise = 0.1 * np.random.default_rng(0).standard_normal((96_000, 8)).clip(-3, 3)
+    files = {"hour.flac": (hour, 8_000), "8 channels.wav": (noise, 96_000), "odd rate.wav": (noise[:, 0], 44_101)}
+    for name, (samples, rate) in files.items():
+        soundfile.write(folder / name, samples, rate)
+    return score_pairs(clap, [folder / name for name in files], ["rain"] * 3, progress=False)["status"].tolist()
 
 
-def test_what_people_have_is_scored_or_refused_with_a_reason_by_laion(laion, tmp_path):
+def test_what_people_have_is_scored_by_laion(laion, tmp_path):
     """With fusion, all of the hour is heard."""
-    _check_odd_files(laion[0], tmp_path, {})
+    assert _statuses(laion[0], tmp_path) == ["ok"] * 3
 
 
 def test_what_people_have_is_scored_or_refused_with_a_reason_by_msclap(microsoft, tmp_path):
-    _check_odd_files(microsoft[0], tmp_path, {"odd rate.wav": "44101 Hz can't be resampled"})
+    statuses = _statuses(microsoft[0], tmp_path)
+    assert statuses[:2] == ["ok"] * 2 and "44101 Hz can't be resampled" in statuses[2]
 
 
 SURROUNDINGS = """

@@ -124,7 +124,7 @@ def _open(name: str, checkpoint: str | os.PathLike | None, settings: dict) -> Em
         except DownloadError as error:
             where = f"; or put it anywhere, and call load_clap({name!r}, checkpoint=its path)"
             raise DownloadError(f"{error}{where}") from error
-        settings |= {"published_sha256": model.weights.sha256}
+        settings |= {"published": model.weights.sha256 or ""}
     if model.backend != "huggingface":
         return _open_file(path, name, settings, model)
     if not path.exists():

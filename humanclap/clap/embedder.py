@@ -49,23 +49,16 @@ class Embedder:
     fused = False  # whether the model has feature fusion, and so the window "fusion"
 
     def __init__(
-        self,
-        name: str,
-        weights: Path,
-        device: str,
-        window: str | None,
-        precision: str,
-        seed: int,
-        published_sha256=None,
+        self, name: str, weights: Path, device: str, window: str | None, precision: str, seed: int, published: str = ""
     ):
-        """`weights` is the file with them; a model with a `published_sha256` takes no other; the rest as in `load_clap`."""
+        """`weights` is the file with them, and `published` its SHA-256 where it must be that; the rest as in `load_clap`."""
         allowed = (FUSION, *audio.POLICIES) if self.fused else audio.POLICIES
         self.name, self.device, self.seed = name, device, seed
         self.precision = checks.choice(precision, "precision", tuple(_AUTOCAST))
         if window is not None and window not in allowed:
             raise ValueError(f"unknown window {window!r}; known for {name}: {', '.join(allowed)}")
         self.window = window or allowed[0]
-        self.weights, self.published_sha256 = weights, published_sha256
+        self.weights, self.published = weights, published
         self._sha256: str | None = None
         self._checked: set[str] = set()
         self._lock = threading.RLock()
@@ -123,10 +116,10 @@ class Embedder:
             return self.__dict__["model"]
 
     def _as_published(self, sha256: str) -> str:
-        if self.published_sha256 not in (None, sha256):
+        if self.published not in ("", sha256):
             raise ValueError(
                 f"{self.weights} is not the published {self.weights.name}: its sha256 is {sha256}, expected "
-                f"{self.published_sha256}. Remove it and fetch it again, or give it as checkpoint= if you mean to use it"
+                f"{self.published}. Remove it and fetch it again, or give it as checkpoint= if you mean to use it"
             )
         return sha256
 

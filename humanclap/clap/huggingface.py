@@ -213,13 +213,9 @@ class ClapModelEmbedder(Embedder):
         return mel_filter_bank(n_bins, n_mels, *ends, self.sample_rate, norm=norm, mel_scale=scale)
 
     def _require_fitting_front_end(self) -> None:
-        text = self.config.text_config
+        text, truncation = self.config.text_config, FUSION if self.fused else "rand_trunc"
         for what, found, needed in (
-            (
-                "preprocessor_config.json has truncation",
-                self.preprocessor["truncation"],
-                FUSION if self.fused else "rand_trunc",
-            ),
+            ("preprocessor_config.json has truncation", self.preprocessor["truncation"], truncation),
             ("preprocessor_config.json has padding", self.preprocessor["padding"], "repeatpad"),
             ("the tokenizer pads with id", self.tokenizer.pad_token_id, text.pad_token_id),
         ):

@@ -146,10 +146,7 @@ def to_laion(source: str | os.PathLike, target: str | os.PathLike, base: str | o
     target, base, folder = _new(target), expanded(base), huggingface.find_folder(source)
     if folder is None:
         raise FileNotFoundError(f"there is no folder {os.fspath(source)!r}, and it is no hub id (owner/name) either")
-    model, _ = read_weights(huggingface.find_weights(folder))
-    base_state, _ = read_weights(base)
-    _require_laion(base_state, base)
-    state = laion_state(model, base_state)
+    state = laion_state(read_weights(huggingface.find_weights(folder))[0], read_weights(base)[0])
     with writing(target) as fresh:
         torch.save({"state_dict": {f"module.{key}": tensor for key, tensor in state.items()}}, fresh)
     return target
@@ -201,7 +198,9 @@ def clapmodel_config(laion: Mapping[str, Tensor], path: str | os.PathLike) -> Cl
     """
     from transformers import ClapConfig
 
-    _require_laion(laion, path)
+    if not any(key.startswith("audio_branch.") for key in laion):
+        names = first_of(sorted(laion))
+        raise ValueError(f"{path} holds no LAION CLAP: no weight begins with audio_branch.; its names are {names}")
     try:
         width = laion["audio_branch.patch_embed.proj.weight"].shape[0]
         vocabulary, text_width = laion["text_branch.embeddings.word_embeddings.weight"].shape
@@ -244,12 +243,6 @@ def clapmodel_config(laion: Mapping[str, Tensor], path: str | os.PathLike) -> Cl
 
 
 # --- inside ---------------------------------------------------------------------------------------------
-
-
-def _require_laion(state: Mapping[str, Tensor], path: str | os.PathLike) -> None:
-    if not any(key.startswith("audio_branch.") for key in state):
-        names = first_of(sorted(state))
-        raise ValueError(f"{path} holds no LAION CLAP: no weight begins with audio_branch.; its names are {names}")
 
 
 def _clapmodel_names(key: str) -> list[str]:
