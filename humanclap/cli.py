@@ -60,6 +60,7 @@ def cli() -> None:
     \b
       humanclap screen REL.csv --out pairs.csv                        # which pairs people rated, and how
       humanclap score pairs.csv --clap human-clap --out scores.csv    # how well sound and text match
+      humanclap evaluate scores.csv REL.csv                           # how well a score agrees with people
       humanclap finetune pairs.csv --audio-root clips --out my-clap   # a CLAP trained on your ratings
       humanclap convert 630k-audioset-best.pt folder --to clapmodel   # LAION's checkpoints, there and back
       humanclap fetch relate                                          # public data and weights, checked
@@ -187,6 +188,58 @@ def _report(table: pd.DataFrame, path: Path) -> int:
         for row in failed.head(_SHOWN).itertuples():
             say(f"  {row.audio}: {row.status}")
     return 1 if len(failed) else 0
+
+
+@cli.command(short_help="Judge any scores against human ratings.")
+@click.argument("scores", nargs=-1, required=True, metavar="SCORES... RATINGS")
+@click.option("--baseline", metavar="NAME", help="the score that the others are compared with (default: the first)")
+@click.option("--score", "score_column", metavar="COLUMN", help="the column of scores, where it has an unusual name")
+@click.option("--swapped", metavar="TABLE", help="scores of the same clips with other captions")
+@click.option(
+    "--scale", nargs=2, type=float, default=(0, 10), metavar="LOW HIGH", help="of the ratings (default: 0 10)"
+)
+@click.option(
+    "--max-anchor-mean", type=float, default=2.0, metavar="R", help="for RELATE's listeners, 0-10 (default: 2)"
+)
+@click.option(
+    "--resamples", type=int, default=10_000, metavar="N", help="of captions, behind every interval (default: 10,000)"
+)
+@click.option("--seed", type=int, default=0, metavar="N", help="of the resamples (default: 0)")
+@click.option("--out", metavar="DIR", help="the folder for all tables (CSV, Markdown, LaTeX, JSON) and a figure")
+def evaluate(scores, resamples, out, **settings) -> int:
+    """How well scores agree with people, between the floor of never listening and the ceiling of human agreement.
+
+    SCORES are tables of any tool, plain or as name=table.csv: a column of clips (audio, file_name, path, ...), one of
+    scores (clap_score, score, similarity, ...), and where there is one a caption (text, caption, prompt). RATINGS is
+    RELATE's REL.csv, XACLE's folder, or a CSV with audio, text and rating or mean_rating; where it has a split, the test
+    pairs are judged and the train pairs fit the floor. What does not join is counted.
+
+    \b
+    examples:
+      humanclap evaluate scores.csv RELATE/scores/REL.csv
+      humanclap evaluate clap=scores.csv llm=answers.jsonl ratings.csv --scale 1 5 --baseline clap --out judged/
+    """
+    from .judge import judge
+
+    *given, ratings = scores
+    if not given:
+        raise ValueError("two tables are needed: SCORES and, last, RATINGS")
+    parts = [entry.rpartition("=") if not Path(entry).exists() else ("", "", entry) for entry in given]
+    named = {name or Path(path).name.split(".")[0]: expanded(path) for name, _, path in parts}
+    if len(named) < len(given):
+        raise ValueError("two score tables have one name: name them, name=scores.csv")
+    folder = expanded(out) if out else None
+    if folder is not None and folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"--out {out} is a file; a folder is needed")
+    found = judge(named, ratings, n_resamples=resamples, **settings)
+    for note in found.notes:
+        print(f"note: {note}")
+    print(f"\n{found.as_markdown()}")
+    print("\n".join(found.verdicts()))
+    if folder is not None:
+        written = found.write(folder)
+        print(f"{len(written)} files -> {folder}")
+    return 1 if found.unscored else 0
 
 
 # --- screen, finetune, convert, fetch -------------------------------------------------------------------

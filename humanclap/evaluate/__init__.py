@@ -16,7 +16,7 @@ from .bootstrap import (
 )
 from .calibration import calibrate, calibrated_scores, fit_map, reliability_curve
 from .ceilings import cell_ceilings, homogeneous_score, screened_ceilings
-from .floors import blind_baselines, blind_predictions, strongest_blind
+from .floors import blind_baselines, blind_predictions, cross_fitted_blind, strongest_blind
 from .listening import AnchorAuc, anchor_auc, listening_table, swap_captions
 from .systems import SYSTEMS_NOTE, preferences, system_means
 from .tables import ablation, breakdown, paper_table, render_table, write_table
@@ -43,6 +43,7 @@ __all__ = [
     "cell_ceilings",
     "compare",
     "correlations",
+    "cross_fitted_blind",
     "fit_map",
     "holm",
     "homogeneous_score",

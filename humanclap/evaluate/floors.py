@@ -86,10 +86,39 @@ def strongest_blind(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> Floo
     """
     train_pairs = train_pairs.reset_index(drop=True)
     predictions, penalty = _predictions(train_pairs, test_pairs)
-    names, folds = list(predictions.columns[1:]), _folds(train_pairs["text"])
+    _, srcc = _cross_fitted(train_pairs, penalty, list(predictions.columns[1:]))
+    best = _best(srcc, list(predictions.columns))
+    return Floor(best, predictions[best], srcc)
+
+
+def cross_fitted_blind(pairs: pd.DataFrame) -> Floor:
+    """The strongest blind predictor of `pairs` that have no train pairs beside them: each fold of captions from the others.
+
+    `pairs` as the train pairs of `blind_predictions`. ValueError, too, for fewer than ten captions, and for a system whose
+    captions are all in one fold.
+    """
+    pairs = pairs.reset_index(drop=True)
+    predictions, penalty = _predictions(pairs, pairs)
+    left_out, srcc = _cross_fitted(pairs, penalty, list(predictions.columns[1:]))
+    if left_out is None:
+        raise ValueError(f"cross-fitting needs at least {2 * FOLDS} captions, there are {pairs['text'].nunique()}")
+    best = _best(srcc, list(predictions.columns))
+    if left_out[best].isna().any():
+        alone = listed(sorted(set(pairs["system"][left_out[best].isna()])))
+        raise ValueError(f"cross-fitting by caption needs several captions of each system; too few of {alone}")
+    return Floor(best, left_out[best], srcc)
+
+
+def _best(srcc: dict[str, float], names: list[str]) -> str:
     guess = next(name for name in names if name.endswith("words+temporal"))
+    return max(srcc, key=lambda name: (np.nan_to_num(srcc[name], nan=-2.0), name == guess), default=guess)
+
+
+def _cross_fitted(train_pairs: pd.DataFrame, penalty: float, names: list[str]) -> tuple[pd.DataFrame | None, dict]:
+    """What each predictor says of the pairs of a fold, fitted on the other folds, and its SRCC; None for too few."""
+    folds = _folds(train_pairs["text"])
     if folds is None:
-        return Floor(guess, predictions[guess], {})
+        return None, {}
     target, left_out = train_pairs["target"].to_numpy(float), np.full((len(train_pairs), len(names)), np.nan)
     for fold in np.unique(folds):
         inside, outside = train_pairs[folds != fold], train_pairs[folds == fold]
@@ -99,8 +128,7 @@ def strongest_blind(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> Floo
             left_out[outside.index] = _predictions(inside, outside, penalty)[0][names].to_numpy()
     known = np.isfinite(left_out).all(axis=1)
     srcc = {name: correlations(left_out[known, i], target[known]).srcc for i, name in enumerate(names)}
-    best = max(names, key=lambda name: (np.nan_to_num(srcc[name], nan=-2.0), name == guess))
-    return Floor(best, predictions[best], srcc)
+    return pd.DataFrame(left_out, columns=names), srcc
 
 
 def blind_baselines(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> pd.DataFrame:

@@ -141,7 +141,7 @@ def breakdown(
 def paper_table(
     scores: pd.DataFrame,
     by: str = "overall",
-    baseline: str = "laion-clap",
+    baseline: str | None = "laion-clap",
     floor: str | None = None,
     ceilings: pd.DataFrame | None = None,
     metrics: Sequence[str] | None = None,
@@ -155,7 +155,8 @@ def paper_table(
     by: "overall" (Table I: cell "all"); "system" (Table II: each system, "synthesized" (the paper's "All"), "all", and
     "within systems", the mean of the single systems' values weighted by their numbers of pairs); "score_range" (Table
     III); or one of the further breakdowns of `make_cells`. metrics: srcc, lcc, ktau, mse; None means all four overall
-    and srcc elsewhere. baseline: the model that the others are compared with. floor: a column with a blind predictor's
+    and srcc elsewhere. baseline: the model that the others are compared with; None: no
+    differences. floor: a column with a blind predictor's
     value for each pair (`strongest_blind`; a column of that name and "_name" says which predictor), or a model of the
     table that never listens; it has no rows of its own and is in no comparison. ceilings: frame with cell, metric,
     ceiling (one row each). family: name of the family of Holm's correction, which is all differences from the baseline
@@ -188,7 +189,7 @@ def paper_table(
             raise ValueError(f"ceilings must have one row for each {listed(keys)}: {len(ceilings)} rows are too many")
         table = table.merge(ceilings[[*keys, "ceiling"]], "left", keys)
     named = scores[f"{floor}_name"].iloc[0] if f"{floor}_name" in scores else floor or ""
-    table = table.assign(floor_name=named, baseline=baseline, n_resamples=n_resamples, p_holm=np.nan, family="")
+    table = table.assign(floor_name=named, baseline=baseline or "", n_resamples=n_resamples, p_holm=np.nan, family="")
     if correct:
         table = table.assign(p_holm=holm(table["p"]), family=family or FAMILIES.get(by, by))
     table["mark"] = _marks(table)
@@ -469,7 +470,8 @@ def _styler(body: pd.DataFrame, title: str, notes: list[str], n_models: int):
 def _notes(frame: pd.DataFrame, label: str, names: Mapping[str, str]) -> list[str]:
     """Whatever a reader must know to use the numbers: data, intervals, seeds, marks, what is missing."""
     first = frame.iloc[0]
-    baseline = names.get(first["baseline"], first["baseline"])
+    baseline = first["baseline"] if isinstance(first["baseline"], str) else ""  # "" of a table without one
+    baseline = names.get(baseline, baseline)
     drawn = f"{first['n_resamples']:,} resamples of captions, each with all its pairs"
     notes = [f"Data: {label}.", f"In brackets 95 % percentile bootstrap intervals over {drawn}."]
     seeds = sorted(set(frame.loc[frame["n_seeds"] > 1, "n_seeds"]))
@@ -482,7 +484,7 @@ def _notes(frame: pd.DataFrame, label: str, names: Mapping[str, str]) -> list[st
             f"{BETTER} better, {WORSE} worse than {baseline}: p < {ALPHA} by paired bootstrap, two-sided, after Holm's "
             f"correction over the {frame['p'].notna().sum()} differences of this table (family: {family})."
         )
-    else:
+    elif baseline:
         notes.append(f"Differences from {baseline} are not marked: no correction for many comparisons was made.")
     if frame["floor"].notna().any():
         named = f" ({first['floor_name']})" if first.get("floor_name") else ""
