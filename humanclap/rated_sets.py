@@ -5,19 +5,19 @@ from __future__ import annotations
 import math
 import os
 import re
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from .checks import choice, listed, number
+from .checks import listed, number
 from .files import expanded
-from .relate import aggregate_pairs, split_train_validation
+from .relate import aggregate_pairs
 from .relate.ratings import SPLITS, refuse_duplicates
 from .tables import Table, clip_name, read_table, stays_below
 
-__all__ = ["KINDS", "XACLE_REQUEST", "RatedSet", "RatedSetError", "load_rated_set"]
+__all__ = ["XACLE_REQUEST", "RatedSet", "RatedSetError", "load_rated_set"]
 
 SPELLINGS = {
     "plain": {role: (role,) for role in ("audio", "text", "rating", "listener", "system", "split")},
@@ -31,8 +31,6 @@ SPELLINGS = {
 }
 """Kind of file -> role -> names of its column; XACLE's as its description spells them, and as its baseline code does."""
 
-KINDS = ("auto", *SPELLINGS)
-
 XACLE_REQUEST = """\
 XACLE (text-audio pairs that people rated from 0 to 10) is given out by e-mail: ask dataset@xacle.org for the data.
 Unpack what you get into one folder, so that it holds
@@ -43,6 +41,7 @@ and give that folder to humanclap.rated_sets.load_rated_set, or as rated_set to 
 
 # XACLE rates train and validation; what is evaluated on is called test here.
 _XACLE_SPLITS = {"train": "train", "validation": "test"}
+_UNKNOWN = {"system": None, "split": "test"}
 _UNNAMED = "unnamed "  # how a listener's id begins where the file names none; their number within the pair follows
 _RATING_COLUMNS = ["audio", "text", "rating", "listener", "system", "split", "relate_split", "is_anchor"]
 _PAIR_COLUMNS = ["audio", "text", "system", "split", "n_ratings", "mean_rating", "rating_std", "target"]
@@ -74,141 +73,75 @@ class RatedSet:
     what_cannot_be_broken_down: tuple[str, ...]
     notes: tuple[str, ...] = ()
 
-    def counts(self) -> pd.DataFrame:
-        """Ratings, pairs, captions, clips and listeners of each split and of all; <NA> for what is not known."""
-        rows = {}
-        for split in ("train", "test", "all"):
-            pairs = self.pairs if split == "all" else self.pairs[self.pairs["split"] == split]
-            row = {"ratings": pd.NA, "pairs": len(pairs), "captions": pairs["text"].nunique()}
-            row |= {"clips": pairs["audio"].nunique(), "listeners": pd.NA}
-            if self.ratings is not None:
-                ratings = self.ratings if split == "all" else self.ratings[self.ratings["split"] == split]
-                row["ratings"] = len(ratings)
-                row["listeners"] = pd.NA if _unnamed(self.ratings) else ratings["listener"].nunique()
-            rows[split] = row
-        return pd.DataFrame(rows, dtype="Int64").T.rename_axis("split")
-
-    def with_drawn_split(self, train_share: float = 0.5, seed: int = 0) -> RatedSet:
-        """The same set with whole captions drawn into train (about `train_share` of the pairs), the others into test.
-
-        For a set without a split of its own, so that a floor can be fitted on other captions than it is tested on.
-        ValueError for a set that has train and test already, and as `relate.split_train_validation`.
-        """
-        if self.pairs["split"].nunique() > 1:
-            raise ValueError(f"{self.label} come with a split of their own, train and test: use that")
-        train, _ = split_train_validation(self.pairs.assign(split="train"), train_share, by="caption", seed=seed)
-        captions = set(train["text"])
-
-        def split(table: pd.DataFrame) -> pd.DataFrame:
-            return table.assign(split=np.where(table["text"].isin(captions), "train", "test"))
-
-        ratings = None if self.ratings is None else split(self.ratings)
-        pairs = split(self.pairs)
-        drawn = f"the split was drawn here: {len(train)} of {len(pairs)} pairs train, by caption (seed {seed})"
-        return replace(
-            self, ratings=ratings, pairs=pairs, notes=(*self.notes, drawn),
-            what_cannot_be_broken_down=tuple(_limits(ratings, pairs)),
-        )  # fmt: skip
-
-    def __str__(self) -> str:
-        total = self.counts().loc["all"]
-        ratings = "means only" if self.ratings is None else f"{total['ratings']:,} ratings"
-        lines = [f"{self.label}: {total['pairs']:,} pairs, {ratings}"]
-        lines += [f"- {sentence}" for sentence in (*self.notes, *self.what_cannot_be_broken_down)]
-        return "\n".join(lines)
-
 
 def load_rated_set(
-    path: str | os.PathLike,
-    kind: str = "auto",
-    scale: tuple[float, float] = (0, 10),
-    audio_root: str | os.PathLike | None = None,
-    label: str | None = None,
-    need_audio: bool = True,
+    path: str | os.PathLike, scale: tuple[float, float] = (0, 10), audio_root: str | os.PathLike | None = None
 ) -> RatedSet:
-    """Load a rated set: XACLE's folder or one of its files, or a plain CSV.
+    """Load a rated set: XACLE's folder or one of its files, or a plain CSV; the names of the columns say which.
 
     Args:
         path: the folder with XACLE's meta_data/ and wav/ (single ratings are taken where they are there, else the
             `*_average.csv`), one CSV of its meta_data/, or a CSV with the columns audio, text, rating and, as far as
             they are known, listener, system (recordings are called "natural") and split (train or test; without it
             all is test).
-        kind: "plain", "xacle", or "auto": by the names of the columns.
         scale: lowest and highest rating in the file; anything but 0-10 is mapped onto it linearly.
         audio_root: what the clips are relative to. None: XACLE's wav/, or the folder of the CSV.
-        label: the data's name; None: "XACLE ratings", or the file's name.
-        need_audio: whether a clip that is not there is an error; else such clips are counted in `notes`.
 
-    Without a column listener, several lines of a pair are single ratings by people unknown, and one line a pair is a
+    Without a column listener, several lines of a pair are single ratings by people unknown, and one line per pair is a
     mean. XACLE's validation set becomes the split "test".
 
     Raises:
         FileNotFoundError: no such file or folder.
         RatedSetError: what cannot be used as it is, by file, line and column; clips that are not there, counted.
-        ValueError: a kind or a scale that is not allowed.
+        ValueError: a scale that is not allowed.
     """
-    path, scale, kind = expanded(path), _checked_scale(scale), choice(kind, "kind", KINDS)
+    path, scale = expanded(path), _checked_scale(scale)
     if not path.exists():
         raise FileNotFoundError(f"{path} is not there: give a CSV of ratings, or XACLE's folder (with meta_data/)")
-    if path.is_dir():
-        if kind == "plain":
-            raise RatedSetError(f"{path} is a folder; a plain set is one CSV file")
-        files, root, name = _xacle_folder(path, scale), path / "wav", "XACLE ratings"
+    tables = [read_table(file, RatedSetError) for file in (_xacle_files(path) if path.is_dir() else [path])]
+    kind = "xacle" if path.is_dir() else _kind_of(tables[0])
+    columns = [_columns(table, kind) for table in tables]
+    rows = [_rows(table, roles, kind, scale) for table, roles in zip(tables, columns)]
+    if audio_root is not None:
+        root = expanded(audio_root)
+    elif kind == "xacle":
+        root = (path if path.is_dir() else path.parent.parent) / "wav"
     else:
-        table = read_table(path, RatedSetError)
-        if (_kind_of(table) if kind == "auto" else kind) == "xacle":
-            files, root, name = [_xacle_file(table, scale)], path.parent.parent / "wav", "XACLE ratings"
-        else:
-            files, root, name = [_rated_file(table, "plain", scale)], path.parent, f"ratings of {path.stem}"
-    root = root if audio_root is None else expanded(audio_root)
+        root = path.parent
 
-    single = [ratings for file in files if (ratings := file.ratings()) is not None]
-    ratings = pd.concat(single, ignore_index=True) if single else None
-    pairs = [file.pairs() for file in files]
-    if len(single) < len(files):
-        pairs = [part.astype({"n_ratings": float}) for part in pairs]
+    single = [part for part in rows if part["listener"].notna().all()]
+    pairs = [_means(part) for part in rows if part["listener"].isna().any()]
+    ratings = None
+    if single:
+        ratings = pd.concat(single, ignore_index=True).assign(relate_split="", is_anchor=False)[_RATING_COLUMNS]
+        known = ratings["system"].notna().all()  # aggregate_pairs wants one
+        averaged = aggregate_pairs(ratings if known else ratings.assign(system="unknown"))
+        averaged = averaged if known else averaged.assign(system=None)
+        pairs.append(averaged.astype({"n_ratings": float}) if pairs else averaged)
     pairs = pd.concat(pairs, ignore_index=True).sort_values(["audio", "text"], ignore_index=True)
-    notes = [*_notes(files, scale), *_missing_clips(pairs, root, need_audio)]
-    return RatedSet(ratings, pairs, label or name, root, tuple(_limits(ratings, pairs)), tuple(notes))
+    clips = pairs["audio"].unique()
+    if absent := [audio for audio in clips if not (root / audio).is_file()]:
+        raise RatedSetError(
+            f"{len(absent)} of {len(clips)} clips are not in {root}, the first is {absent[0]}. Give the folder that they "
+            "are relative to as audio_root, or take their lines out"
+        )
+    ignored = sorted(
+        {name for table, roles in zip(tables, columns) for name in set(table.header) - set(roles.values())}
+    )
+    return RatedSet(
+        ratings,
+        pairs,
+        "XACLE ratings" if kind == "xacle" else f"ratings of {path.stem}",
+        root,
+        tuple(_limits(ratings, pairs)),
+        tuple(_notes(pd.concat([part["rating"] for part in rows]), ignored, scale)),
+    )
 
 
-# --- files -> columns -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _RatedFile:
-    """One file's rows: `table` with audio, text, rating (0-10) and, where the file has them, listener, system, split.
-
-    is_average: the ratings are means. ignored: columns that nothing here reads.
-    """
-
-    table: pd.DataFrame
-    is_average: bool
-    ignored: tuple[str, ...]
-
-    def ratings(self) -> pd.DataFrame | None:
-        """One row per rating, columns of `relate.load_ratings`; None where the file holds means."""
-        place = self.table.groupby(["audio", "text"]).cumcount()
-        if self.is_average or ("listener" not in self.table and not place.any()):
-            return None
-        listener = _UNNAMED + (place + 1).astype(str)
-        table = self._with({"listener": listener, "system": None, "split": "test"})
-        return table.assign(relate_split="", is_anchor=False)[_RATING_COLUMNS]
-
-    def pairs(self) -> pd.DataFrame:
-        """One row per pair, columns of `relate.aggregate_pairs`; n_ratings and rating_std are NaN for means."""
-        ratings = self.ratings()
-        if ratings is None:
-            means = self._with({"system": None, "split": "test"})
-            mean = means["rating"].astype(float)
-            return means.assign(mean_rating=mean, n_ratings=np.nan, rating_std=np.nan, target=mean / 10)[_PAIR_COLUMNS]
-        if ratings["system"].isna().all():  # aggregate_pairs wants one
-            return aggregate_pairs(ratings.assign(system="unknown")).assign(system=None)
-        return aggregate_pairs(ratings)
-
-    def _with(self, defaults: dict) -> pd.DataFrame:
-        """The table, with a column of `defaults` for each that it lacks."""
-        return self.table.assign(**{name: value for name, value in defaults.items() if name not in self.table})
+def _means(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows that are means, with the columns of `relate.aggregate_pairs`; n_ratings and rating_std are NaN."""
+    mean = rows["rating"].astype(float)
+    return rows.assign(mean_rating=mean, n_ratings=np.nan, rating_std=np.nan, target=mean / 10)[_PAIR_COLUMNS]
 
 
 def _checked_scale(scale) -> tuple[float, float]:
@@ -235,15 +168,14 @@ def _kind_of(table: Table) -> str:
     )
 
 
-def _rated_file(table: Table, kind: str, scale: tuple[float, float]) -> _RatedFile:
-    """Check one file of the kind "plain" or "xacle"; ratings on `scale` become 0-10.
+def _rows(table: Table, columns: dict[str, str], kind: str, scale: tuple[float, float]) -> pd.DataFrame:
+    """Check one file; its rows as audio, text, rating (0-10), listener (None: means), system (None: unknown), split.
 
     The case of column names and what joins their words do not matter. RatedSetError, with file, line and column: a
-    column is missing or there in two spellings; a rating that is no number or outside the scale; an empty caption; a
-    path that is absolute or leaves the root; a split other than train and test; a listener, or without listeners a mean,
-    twice on one pair; a clip with two systems or splits.
+    rating that is no number or outside the scale; an empty caption; a path that is absolute or leaves the root; a split
+    other than train and test; a listener, or without listeners a mean, twice on one pair; a clip with two systems or
+    splits.
     """
-    columns = _columns(table, kind)
     is_average = "rating" not in columns
     score = columns["average" if is_average else "rating"]
     low, high = scale
@@ -274,7 +206,25 @@ def _rated_file(table: Table, kind: str, scale: tuple[float, float]) -> _RatedFi
     if "listener" in frame or is_average:  # of people without a name nobody can tell a copy from another's rating
         refuse_duplicates(frame, table)
     _refuse_two_homes(frame, table)
-    return _RatedFile(frame, is_average, tuple(name for name in table.header if name not in columns.values()))
+    place = frame.groupby(["audio", "text"]).cumcount()
+    if "listener" not in frame:
+        means = is_average or not place.any()
+        frame["listener"] = None if means else _UNNAMED + (place + 1).astype(str)
+    if kind == "xacle":
+        frame = _in_split(frame, table.path)
+    return frame.assign(**{role: value for role, value in _UNKNOWN.items() if role not in frame})
+
+
+def _in_split(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
+    """A file of XACLE's, its split by its name and its clips below wav/<split>/."""
+    split = path.stem.removesuffix("_average")
+    if split not in _XACLE_SPLITS:
+        raise RatedSetError(
+            f"{path}: XACLE's files are called {', '.join(_XACLE_SPLITS)} or the same with _average, which says where "
+            "the clips lie; rename it, or give a plain CSV with the columns audio, text, rating"
+        )
+    audio = [name if name.startswith(f"{split}/") else f"{split}/{name}" for name in frame["audio"]]
+    return frame.assign(audio=audio, split=_XACLE_SPLITS[split])
 
 
 def _columns(table: Table, kind: str) -> dict[str, str]:
@@ -324,12 +274,9 @@ def _is_number(value: str) -> bool:
     return _NUMBER.fullmatch(value.strip()) is not None and math.isfinite(float(value))
 
 
-def _xacle_folder(folder: Path, scale: tuple[float, float]) -> list[_RatedFile]:
-    meta_data = folder / "meta_data"
-    files = []
-    for split in _XACLE_SPLITS:
-        there = [path for path in (meta_data / f"{split}.csv", meta_data / f"{split}_average.csv") if path.is_file()]
-        files += [_xacle_file(read_table(path, RatedSetError), scale) for path in there[:1]]
+def _xacle_files(folder: Path) -> list[Path]:
+    candidates = [[folder / "meta_data" / f"{split}{kind}.csv" for kind in ("", "_average")] for split in _XACLE_SPLITS]
+    files = [next(path for path in paths if path.is_file()) for paths in candidates if any(map(Path.is_file, paths))]
     if not files:
         raise FileNotFoundError(
             f"{folder} holds no rated set: expected meta_data/train.csv or meta_data/validation.csv, or their "
@@ -338,50 +285,16 @@ def _xacle_folder(folder: Path, scale: tuple[float, float]) -> list[_RatedFile]:
     return files
 
 
-def _xacle_file(table: Table, scale: tuple[float, float]) -> _RatedFile:
-    """A file of XACLE's, its split by its name and its clips below wav/<split>/."""
-    file, path = _rated_file(table, "xacle", scale), table.path
-    split = path.stem.removesuffix("_average")
-    if split not in _XACLE_SPLITS:
-        raise RatedSetError(
-            f"{path}: XACLE's files are called {', '.join(_XACLE_SPLITS)} or the same with _average, which says where "
-            "the clips lie; rename it, or give a plain CSV with the columns audio, text, rating"
-        )
-    audio = [name if name.startswith(f"{split}/") else f"{split}/{name}" for name in file.table["audio"]]
-    return replace(file, table=file.table.assign(audio=audio, split=_XACLE_SPLITS[split]))
-
-
-# --- what to know of them -------------------------------------------------------------------------------
-
-
-def _unnamed(ratings: pd.DataFrame) -> bool:
-    return bool(ratings["listener"].str.startswith(_UNNAMED).all())
-
-
-def _notes(files: list[_RatedFile], scale: tuple[float, float]) -> list[str]:
-    notes = []
-    if ignored := sorted({name for file in files for name in file.ignored}):
-        notes.append(f"columns not read: {', '.join(ignored)}")
+def _notes(ratings: pd.Series, ignored: list[str], scale: tuple[float, float]) -> list[str]:
+    notes = [f"columns not read: {', '.join(ignored)}"] if ignored else []
     if scale != (0, 10):
         notes.append(f"ratings from {scale[0]:g} to {scale[1]:g} were mapped onto 0 to 10")
-    low, high = (pick(pick(file.table["rating"]) for file in files) for pick in (min, max))
-    if scale == (0, 10) and high <= 5:
+    elif ratings.max() <= 5:
         notes.append(
-            f"no rating is above {high:g} (the lowest is {low:g}): if the scale ends there, name it with "
-            "scale=(lowest, highest), or every target is too low"
+            f"no rating is above {ratings.max():g} (the lowest is {ratings.min():g}): if the scale ends there, name it "
+            "with scale=(lowest, highest), or every target is too low"
         )
     return notes
-
-
-def _missing_clips(pairs: pd.DataFrame, root: Path, need_audio: bool) -> list[str]:
-    clips = pairs["audio"].unique()
-    absent = [audio for audio in clips if not (root / audio).is_file()]
-    if not absent:
-        return []
-    said = f"{len(absent)} of {len(clips)} clips are not in {root}, the first is {absent[0]}"
-    if need_audio:
-        raise RatedSetError(f"{said}. Give the folder that they are relative to as audio_root, or take their lines out")
-    return [f"{said}: their pairs cannot be scored"]
 
 
 def _limits(ratings: pd.DataFrame | None, pairs: pd.DataFrame) -> list[str]:
@@ -396,7 +309,7 @@ def _limits(ratings: pd.DataFrame | None, pairs: pd.DataFrame) -> list[str]:
     if ratings is None:
         limits.append("means without their listeners: no reliability, no ceiling, no numbers of ratings")
     else:
-        if _unnamed(ratings):
+        if ratings["listener"].str.startswith(_UNNAMED).all():
             limits.append("no listeners named: nobody can be judged, and a line that is there twice counts twice")
         if pairs["n_ratings"].isna().any():
             part = " and ".join(sorted(set(pairs.loc[pairs["n_ratings"].isna(), "split"])))
@@ -405,7 +318,7 @@ def _limits(ratings: pd.DataFrame | None, pairs: pd.DataFrame) -> list[str]:
             limits.append("every pair has a single rating: no reliability and no ceiling")
     splits = set(pairs["split"])
     if "train" not in splits:
-        limits.append("no training pairs: nothing to fit a floor or a fine-tuning on (with_drawn_split makes some)")
+        limits.append("no training pairs: nothing to fit a floor or a fine-tuning on")
     if "test" not in splits:
-        limits.append("no test pairs: nothing that the training has not seen (with_drawn_split makes some)")
+        limits.append("no test pairs: nothing that the training has not seen")
     return limits

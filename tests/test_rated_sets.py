@@ -79,13 +79,6 @@ def test_xacles_ratings_become_relates_columns(tmp_path, spelling):
     assert all((found.audio_root / audio).is_file() for audio in found.pairs["audio"])
 
 
-def test_the_columns_are_those_of_relate(tmp_path, real_ratings):
-    xacle(tmp_path)
-    found = load_rated_set(tmp_path)
-    assert list(found.ratings) == list(real_ratings)
-    assert list(found.pairs) == list(relate.aggregate_pairs(real_ratings[~real_ratings["is_anchor"]].head(20)))
-
-
 def test_a_pairs_mean_and_spread_are_those_of_its_ratings(tmp_path):
     rows = xacle(tmp_path)["train"]
     pairs = load_rated_set(tmp_path).pairs.set_index("audio")
@@ -128,8 +121,6 @@ def test_one_file_of_xacle_and_one_with_another_name(tmp_path):
     renamed = (tmp_path / "meta_data" / "validation.csv").rename(tmp_path / "meta_data" / "mine.csv")
     with pytest.raises(RatedSetError, match="mine.csv: XACLE's files are called train, validation.*rename it"):
         load_rated_set(renamed)
-    with pytest.raises(RatedSetError, match="no column for audio: wave_file_name or wav_file_name"):
-        load_rated_set(plain(tmp_path), kind="xacle")
 
 
 # --- plain ----------------------------------------------------------------------------------------------
@@ -151,8 +142,6 @@ def test_a_full_csv_keeps_listener_system_and_split(tmp_path):
     assert pairs["split"].to_dict() == {"a.wav": "train", "b.wav": "test"}
     assert pairs["mean_rating"].to_dict() == {"a.wav": 5.5, "b.wav": 2.0}
     assert len(found.what_cannot_be_broken_down) == 1 and "no anchors" in found.what_cannot_be_broken_down[0]
-    counts = found.counts()
-    assert counts.loc["all"].tolist() == [3, 2, 2, 2, 2] and counts.loc["train", "ratings"] == 2
 
 
 def test_one_line_a_pair_without_listeners_is_a_mean(tmp_path):
@@ -162,15 +151,12 @@ def test_one_line_a_pair_without_listeners_is_a_mean(tmp_path):
     said = " ".join(found.what_cannot_be_broken_down)
     for part in ("no system known", "no anchors", "no ceiling", "no training pairs"):
         assert part in said
-    assert found.counts().loc["all", ["ratings", "listeners"]].isna().all()
-    assert "means only" in str(found) and "no anchors" in str(found)
 
 
 def test_several_lines_a_pair_without_listeners_are_ratings_of_people_unknown(tmp_path):
     rows = ("a.wav,A dog barks,7", "a.wav,A dog barks,7", "b.wav,Rain,2")
     found = load_rated_set(plain(tmp_path, rows=rows))
-    assert found.pairs["n_ratings"].tolist() == [2, 1] and found.counts().loc["all", "ratings"] == 3
-    assert pd.isna(found.counts().loc["all", "listeners"])
+    assert found.pairs["n_ratings"].tolist() == [2, 1] and len(found.ratings) == 3
     assert any("no listeners named" in sentence for sentence in found.what_cannot_be_broken_down)
 
 
@@ -193,8 +179,6 @@ def test_clips_that_are_not_there_are_counted(tmp_path):
     path = plain(tmp_path, clips=("a",))
     with pytest.raises(RatedSetError, match=r"1 of 2 clips are not in .*first is b.wav.*audio_root"):
         load_rated_set(path)
-    kept = load_rated_set(path, need_audio=False)
-    assert len(kept.pairs) == 2 and any("1 of 2 clips" in note for note in kept.notes)
     touch(tmp_path / "elsewhere" / "a.wav")
     touch(tmp_path / "elsewhere" / "b.wav")
     assert load_rated_set(path, audio_root=tmp_path / "elsewhere").audio_root == tmp_path / "elsewhere"
@@ -202,22 +186,17 @@ def test_clips_that_are_not_there_are_counted(tmp_path):
 
 BAD = {
     "no text": ("audio,rating", ("a.wav,7",), r"line 1: no column for text: text\. It has 'audio', 'rating'"),
-    "no rating": ("audio,text", ("a.wav,A dog",), r"no column for rating: rating\. It has 'audio', 'text'"),
     "no audio": ("clip,text,rating", ("a.wav,A dog,7",), "no column for the clips. It has 'clip', 'text', .*needed"),
     "two kinds of rating": ("wav_file_name,text,score,average_score", ("a,b,1,1",), "both hold ratings; keep the"),
     "xacle, no listener": ("wav_file_name,text,score", ("a.wav,b,1",), "no column for listener: listener_id"),
     "above the scale": (FULL, ("a.wav,A dog,11,ann,x,test",), r"line 2, column 'rating': '11'.*from 0 to 10.*scale="),
-    "below the scale": (FULL, ("a.wav,A dog,-1,ann,x,test",), r"'-1' is not allowed"),
     "no number": (FULL, ("a.wav,A dog,good,ann,x,test",), "'good' is not allowed; a rating is a number"),
-    "NaN": (FULL, ("a.wav,A dog,nan,ann,x,test",), "'nan' is not allowed"),
     "overflow": (FULL, ("a.wav,A dog,1e999,ann,x,test",), "'1e999' is not allowed"),
     "no rating there": (FULL, ("a.wav,A dog,,ann,x,test",), "'' is not allowed; a rating is a number"),
     "empty path": (FULL, (",A dog,7,ann,x,test",), "column 'audio'.*a file name must not be empty"),
-    "a drive": (FULL, ("C:/a.wav,A dog,7,ann,x,test",), "must be relative"),
     "backslashes": (FULL, (r"clips\a.wav,A dog,7,ann,x,test",), "must be relative"),
     "a path that escapes": (FULL, ("x/../../a.wav,A dog,7,ann,x,test",), "stay below"),
     "a listener missing": (FULL, ("a.wav,A dog,7,,x,test",), "column 'listener'.*name the listener in every line"),
-    "another split": (FULL, ("a.wav,A dog,7,ann,x,dev",), "'dev' is not allowed; it is train or test"),
     "two systems": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,mine,train"), "of 'mine' here and of 'natural' before"),
     "two splits": (FULL, (FULL_ROWS[0], "a.wav,A dog,7,ann,natural,test"), "a clip has one split"),
 }
@@ -237,21 +216,6 @@ def test_a_mean_twice_and_duplicates_counted(tmp_path):
     write(tmp_path / "meta_data" / "train_average.csv", header, [("a.wav", "b", 1)] * 3)
     with pytest.raises(RatedSetError, match="line 3: there is a mean for a.wav.* already on line 2.*2 duplicated"):
         load_rated_set(tmp_path)
-
-
-def test_wrong_arguments(tmp_path):
-    path = plain(tmp_path)
-    with pytest.raises(ValueError, match="kind must be one of auto, plain, xacle, not 'csv'"):
-        load_rated_set(path, kind="csv")
-    for scale in ((5, 1), (0,), "0-10", (0, float("inf")), (True, 5), None):
-        with pytest.raises(ValueError, match="lowest and highest rating, for instance"):
-            load_rated_set(path, scale=scale)
-    with pytest.raises(FileNotFoundError, match="nothing.csv is not there: give a CSV of ratings, or XACLE's folder"):
-        load_rated_set(tmp_path / "nothing.csv")
-    with pytest.raises(FileNotFoundError, match="holds no rated set: expected meta_data/train.csv"):
-        load_rated_set(tmp_path)
-    with pytest.raises(RatedSetError, match="is a folder; a plain set is one CSV file"):
-        load_rated_set(tmp_path, kind="plain")
 
 
 # --- what the evaluation makes of them ------------------------------------------------------------------
@@ -337,35 +301,14 @@ def test_single_ratings_have_no_ceiling_and_the_set_says_so(tmp_path):
         evaluate.human_ceiling(found.ratings)
 
 
-def test_a_split_can_be_drawn_where_there_is_none(tmp_path):
-    clips = [f"c{i}" for i in range(20)]
-    rows = [f"{clip}.wav,caption {i // 2} {WORDS[i % 6]},{i % 11}" for i, clip in enumerate(clips)]
-    found = load_rated_set(plain(tmp_path, rows=rows, clips=clips))
-    drawn = found.with_drawn_split(0.6, seed=3)
-    train, test = (drawn.pairs[drawn.pairs["split"] == split] for split in ("train", "test"))
-    assert (len(train), len(test)) == (12, 8) and not set(train["text"]) & set(test["text"])
-    assert not any("no training pairs" in sentence for sentence in drawn.what_cannot_be_broken_down)
-    assert any("12 of 20 pairs train" in note for note in drawn.notes) and set(found.pairs["split"]) == {"test"}
-    assert evaluate.blind_baselines(train, test)["mse"].notna().any()
-    again = found.with_drawn_split(0.6, seed=3)
-    pd.testing.assert_frame_equal(again.pairs, drawn.pairs)
-    with pytest.raises(ValueError, match="come with a split of their own"):
-        drawn.with_drawn_split()
-
-
-def test_a_drawn_split_goes_through_the_ratings_too(tmp_path):
-    said = (("ann", 3), ("bob", 8))
-    rows = [f"{clip}.wav,caption {clip},{rating},{who}" for clip in "abcdef" for who, rating in said]
-    found = load_rated_set(plain(tmp_path, "audio,text,rating,listener", rows, clips="abcdef")).with_drawn_split()
-    split = found.pairs.set_index("audio")["split"]
-    assert (found.ratings["split"] == found.ratings["audio"].map(split)).all() and split.nunique() == 2
-
-
 def test_the_real_ratings_through_a_plain_csv_are_the_same_pairs(tmp_path, real_ratings):
     """RELATE's own non-anchor ratings, written as a plain CSV and read again, average to the same pairs."""
     own = real_ratings[~real_ratings["is_anchor"]]
-    path = tmp_path / "relate.csv"
-    own[["audio", "text", "rating", "listener", "system", "split"]].to_csv(path, index=False)
-    found = load_rated_set(path, need_audio=False)
+    own = own[own["audio"].isin(own["audio"].unique()[::50])]
+    for audio in own["audio"].unique():
+        (tmp_path / audio).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / audio).touch()
+    own[["audio", "text", "rating", "listener", "system", "split"]].to_csv(tmp_path / "relate.csv", index=False)
+    found = load_rated_set(tmp_path / "relate.csv")
     pd.testing.assert_frame_equal(found.pairs, relate.aggregate_pairs(own))
-    assert len(found.ratings) == len(own) and len(found.what_cannot_be_broken_down) == 1
+    assert len(found.ratings) == len(own) > 300 and len(found.what_cannot_be_broken_down) == 1
