@@ -1,8 +1,7 @@
 """RELATE's human ratings: load, screen, aggregate, split (section II-B of the paper)."""
 
-from .listeners import QUESTIONS, load_listeners
 from .pairs import aggregate_pairs, published_pairs, published_ratings, split_train_validation
-from .ratings import RELATE_SPLITS, SPLITS, SYSTEMS, RatingsError, load_ratings
+from .ratings import QUESTIONS, RELATE_SPLITS, SPLITS, SYSTEMS, RatingsError, load_listeners, load_ratings
 from .screening import Screening, anchor_means, screen_listeners
 
 __all__ = [
