@@ -20,7 +20,6 @@ from .tables import TableError, clip_name, read_table, require_table_place, writ
 if TYPE_CHECKING:
     import pandas as pd
 
-_SHOWN = 20  # files named in a summary
 _ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 
 
@@ -105,11 +104,9 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
     A run that was stopped goes on where it was when the same command is given again: embeddings are kept in the cache
     folder as they are made, by the content of the file, the weights and all settings.
     """
-    is_main = os.environ.get("RANK", "0") == "0"  # of the processes that torchrun or accelerate started
-    if is_main:
-        out = require_table_place(out, "--out")
     frame, notes = read_pairs(pairs)
-    if is_main:
+    if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun or accelerate started
+        out = require_table_place(out, "--out")
         print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
     root = expanded(audio_root or ".")
     if not root.is_dir():
@@ -179,13 +176,13 @@ def _report(table: pd.DataFrame, path: Path) -> int:
     say(f"{len(scored):,} of {len(table):,} pairs scored -> {path}")
     if len(scored):
         mean = system_means(table.assign(system="all")).iloc[0]
-        interval = f" (no interval: {mean['note']})" if mean["note"] else (
-            f", 95 % interval {mean['low']:.4f} to {mean['high']:.4f} (bootstrap over {mean['prompts']:,} captions)"
-        )  # fmt: skip
-        say(f"mean CLAPScore {mean['mean']:.4f}{interval}")
+        interval = (
+            f"95 % interval {mean['low']:.4f} to {mean['high']:.4f} (bootstrap over {mean['prompts']:,} captions)"
+        )
+        say(f"mean CLAPScore {mean['mean']:.4f}, " + (f"no interval: {mean['note']}" if mean["note"] else interval))
     if len(failed):
         say(f"{len(failed):,} file(s) have no score (column status of {path}):")
-        for row in failed.head(_SHOWN).itertuples():
+        for row in failed.head(20).itertuples():
             say(f"  {row.audio}: {row.status}")
     return 1 if len(failed) else 0
 
@@ -278,13 +275,11 @@ class _WithSettings(click.Command):
     def get_params(self, context: click.Context) -> list[click.Parameter]:
         from .finetune import FinetuneConfig
 
-        types = {"str": str, "int": int, "float": float, "bool": bool, "int | float": _count_or_share}
-        settings = [
-            click.Option([f"--{f.name.replace('_', '-')}", f.name], type=types[f.type], help=f"default: {f.default}")
-            for f in fields(FinetuneConfig)
-        ]
-        own = super().get_params(context)
-        return [*own[:-1], *settings, own[-1]]
+        own, types = super().get_params(context), {"str": str, "int": int, "float": float, "bool": bool}
+        for setting in fields(FinetuneConfig):
+            kind, name = types.get(setting.type, _count_or_share), f"--{setting.name.replace('_', '-')}"
+            own.insert(-1, click.Option([name, setting.name], type=kind, help=f"default: {setting.default}"))
+        return own
 
 
 def _count_or_share(text: str) -> int | float:
@@ -348,10 +343,10 @@ def convert(source, target, to, base, tokenizer) -> int:
     """
     from .clap.laion import to_clapmodel, to_laion
 
-    if to == "laion" and (base is None or tokenizer):
-        raise ValueError("--to laion needs --base, a LAION .pt of the same architecture, and takes no --tokenizer")
-    if to == "clapmodel" and base:
-        raise ValueError("--base goes with --to laion: a ClapModel takes nothing from it")
+    if (to == "laion") != bool(base) or (to == "laion" and tokenizer):
+        raise ValueError(
+            "--to laion needs --base, a LAION .pt of the same architecture; --to clapmodel takes --tokenizer only"
+        )
     source = expanded(source) if source.startswith("~/") else source
     if to == "clapmodel":
         written = to_clapmodel(source, expanded(target), tokenizer and expanded(tokenizer))
@@ -408,10 +403,7 @@ def fetch(name, listing, to, keep_archive, quiet) -> int:
 
 
 class _Forgiving:
-    """A stream whose reader may go away (`| head`), after which nothing is written and all else goes on.
-
-    Letters that the console does not know are escaped.
-    """
+    """A stream whose reader may go away (`| head`): nothing is written then. Letters the console lacks are escaped."""
 
     def __init__(self, stream) -> None:
         self._stream = stream

@@ -96,10 +96,7 @@ def score_as_launched(
     if int(os.environ.get("WORLD_SIZE") or 1) == 1:
         return score_pairs(open_clap(), audio_paths, texts, batch_size, cache_dir, progress)
     if cache_dir is None:
-        raise ValueError(
-            "several processes hand over their embeddings in a cache folder, and there is none: leave --no-cache out, "
-            "or start one process"
-        )
+        raise ValueError("processes hand over embeddings in a cache folder: leave --no-cache out, or start one process")
     from accelerate import PartialState
 
     # It gives each process its GPU, which the model is then opened on.
@@ -161,9 +158,8 @@ def _table(pairs: _Pairs, captions: Iterable[_Item], clips: Iterable[_Item], mad
     values, status = np.full(len(pairs.texts), np.nan), np.full(len(pairs.texts), OK, dtype=object)
     vectors, notes = {}, {}
     for item in captions:
-        if item.failure:
-            status[pairs.captions[item.content]] = item.failure
-        else:
+        status[pairs.captions[item.content]] = item.failure or OK
+        if not item.failure:
             vectors[item.content] = item.vector
     for item in clips:
         rows = pairs.clips[item.content]
@@ -172,8 +168,7 @@ def _table(pairs: _Pairs, captions: Iterable[_Item], clips: Iterable[_Item], mad
             continue
         if item.note:
             notes[item.content] = item.note
-        rows = [row for row in rows if pairs.texts[row].strip() in vectors]
-        if rows:
+        if rows := [row for row in rows if pairs.texts[row].strip() in vectors]:
             against = np.stack([vectors[pairs.texts[row].strip()] for row in rows])
             values[rows] = cosine(np.broadcast_to(item.vector, against.shape), against)
 
@@ -184,9 +179,8 @@ def _table(pairs: _Pairs, captions: Iterable[_Item], clips: Iterable[_Item], mad
     table.attrs = {"counts": counts, "notes": notes}
     n_scored, others = counts.get(OK, 0), ", ".join(f"{n} {why}" for why, n in counts.items() if why != OK)
     line = f"scored {n_scored} of {len(table)} pairs with {made_by['model']}"
-    line += f"; {len(table) - n_scored} not: {others}" if others else ""
-    line += f"; {len(notes)} clip(s) scored with a warning, see above" if notes else ""
-    print(line, file=sys.stderr)
+    line += f"; {len(table) - n_scored} not: {others}" * bool(others)
+    print(line + f"; {len(notes)} clip(s) scored with a warning, see above" * bool(notes), file=sys.stderr)
     return table
 
 
@@ -200,8 +194,7 @@ def _with_bar(embed: Callable, contents: Collection[str], name: str, progress: b
 class _Embedding:
     """One CLAP with its cache: files and captions to vectors, in bounded memory, each as an item when it is ready.
 
-    On a CPU each core decodes and embeds small batches of its own, which needs no core to wait for another; for
-    a GPU, threads decode ahead of the model, two batches at most.
+    On a CPU each core decodes and embeds small batches of its own; for a GPU, threads decode two batches ahead.
     """
 
     def __init__(self, clap: Clap, batch_size: int, cache_dir: str | os.PathLike | None):
@@ -239,12 +232,9 @@ class _Embedding:
                 continue
             yield item
 
-        def width(item: _Item) -> int:
-            return item.features["input_ids"].shape[1]
-
         embed = partial(self._embedded, self._clap.embed_tokens)
         size = self._per_core(_CAPTIONS_PER_CORE, len(missing)) if self._on_cpu else self._batch_size
-        alike = groupby(sorted(missing, key=width, reverse=True), width)
+        alike = groupby(sorted(missing, key=_n_tokens, reverse=True), _n_tokens)
         batches = (batch for _, items in alike for batch in _batches(items, size))
         yield from self._on_cores(embed, batches) if self._on_cpu else chain.from_iterable(map(embed, batches))
 
@@ -257,13 +247,10 @@ class _Embedding:
         return map(self._from_cache, gather_object([replace(item, vector=None) for item in done]))
 
     def _from_cache(self, item: _Item) -> _Item:
-        item.vector = None if item.reason else self._cache.get(item.key)
-        if item.vector is None and not item.reason:
-            raise OSError(
-                f"the cache folder {self._cache.root} lacks what another process put there: it must be one folder "
-                "that all processes (and machines) share"
-            )
-        return item
+        vector = None if item.reason else self._cache.get(item.key)
+        if vector is None and not item.reason:
+            raise OSError(f"{self._cache.root} lacks what another process put there: all must share one folder")
+        return replace(item, vector=vector)
 
     def _per_core(self, most: int, n_items: int) -> int:
         """The size of a core's batches: no more than asked for, and with few items some for each core."""
@@ -344,6 +331,10 @@ class _Embedding:
 def _identity(path: str) -> tuple[int, ...]:
     status = check_file(path)
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+
+
+def _n_tokens(caption: _Item) -> int:
+    return caption.features["input_ids"].shape[1]
 
 
 def _batches(items: Iterable, size: int) -> Iterator[list]:
