@@ -369,11 +369,6 @@ def with_bytes(name: str, change: Callable[[bytes], bytes | str]) -> Callable:
     return opened(lambda place: write(place / name, change((place / name).read_bytes())))
 
 
-def opened_pt(content: bytes | str | dict) -> Callable:
-    """Open a file clap.pt of these bytes, or of this saved state without its last 500 bytes."""
-    return lambda folder: load_clap(write(folder / "clap.pt", content))
-
-
 def saved(state: dict, drop: int = 0) -> Callable:
     def act(folder: Path) -> None:
         torch.save({"state_dict": state}, folder / "clap.pt")
@@ -392,22 +387,21 @@ class Code:
         return open, (self.path, "w")
 
 
-def pickle_in_folder(folder: Path) -> None:
-    def change(place: Path) -> None:
-        (place / "model.safetensors").unlink()
-        torch.save({"logit_scale_a": Code(str(folder / "ran"))}, place / "pytorch_model.bin")
-
-    try:
-        opened(change)(folder)
-    finally:
-        assert not (folder / "ran").exists()
+def pickled(place: Path) -> None:
+    (place / "model.safetensors").unlink()
+    torch.save({"logit_scale_a": Code(str(place.parent / "ran"))}, place / "pytorch_model.bin")
 
 
-def pickle_in_file(folder: Path) -> None:
-    try:
-        opened_pt(pickle.dumps({"state_dict": Code(str(folder / "ran"))}))(folder)
-    finally:
-        assert not (folder / "ran").exists()
+def harmless(act: Callable) -> Callable:
+    """`act` on a pickle that would make the file "ran", which must not happen."""
+
+    def run(folder: Path) -> None:
+        try:
+            act(folder)
+        finally:
+            assert not (folder / "ran").exists()
+
+    return run
 
 
 clap_in(
@@ -437,15 +431,19 @@ clap_in(
     "it is no safetensors file, or damaged", "fetch it again",
 )  # fmt: skip
 clap_in(
-    "a folder's pickle that would run code", pickle_in_folder, "pytorch_model.bin could not be", "nothing in it has run"
+    "a folder's pickle that would run code", harmless(opened(pickled)), "pytorch_model.bin", "nothing in it has run"
 )
-clap_file("a .pt that would run code", pickle_in_file, "clap.pt could not be loaded", "nothing in it has run")
+clap_file(
+    "a .pt that would run code",
+    harmless(lambda folder: load_clap(write(folder / "clap.pt", pickle.dumps({"state_dict": Code(str(folder / "ran"))})))),
+    "clap.pt could not be loaded", "nothing in it has run",
+)  # fmt: skip
 clap_file(
     "a .pt cut short", saved({"audio_branch.x": torch.zeros(1000)}, drop=500),
     "clap.pt could not be loaded: it is cut short at", "fetch it again",
 )  # fmt: skip
 clap_file(
-    "text under the name of a .pt", opened_pt("version https://git-lfs.github.com/spec/v1"),
+    "text under the name of a .pt", lambda folder: load_clap(write(folder / "clap.pt", "version https://git-lfs…")),
     "clap.pt could not be loaded: it is no PyTorch checkpoint", "fetch it",
 )  # fmt: skip
 clap_file(
