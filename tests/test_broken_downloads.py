@@ -1,7 +1,7 @@
 """Every kind of broken download and archive that is known of, and what the message says.
 
-CASES is the table: an id, what is broken, and a part of the message. Each case has a function of the same name below,
-which breaks it for real; after each, nothing half done may remain where something whole is looked for.
+CASES is the table: an id, what is broken, and a part of the message; BREAK breaks it for real. After each, nothing half
+done may remain where something whole is looked for.
 """
 
 from __future__ import annotations
@@ -53,68 +53,19 @@ CASES = [
 ]
 CONTENT = bytes(range(256)) * 200
 TOP = ("audiocaps", "tango2")
-_BREAK = {}
+GOOD = ("audiocaps/train/1.wav", bytes(range(256)) * 4)
 
 
-def breaks(function):
-    """A case: a function of (folder, monkeypatch) that does what the user did."""
-    _BREAK[function.__name__] = function
-    return function
-
-
-@pytest.mark.parametrize(("case", "what", "message"), CASES, ids=[case for case, *_ in CASES])
-def test_the_message_says_it_and_nothing_half_done_remains(tmp_path, monkeypatch, case, what, message):
-    (tmp_path / "beside").write_text("untouched")
-    with pytest.raises(download.DownloadError) as error:
-        _BREAK[case](tmp_path, monkeypatch)
-    monkeypatch.undo()
-    text = str(error.value)
-    assert message in text and "\n" not in text
-    left = {path.name for path in tmp_path.iterdir()}
-    assert left <= {"beside", "made.zip", "relate", ".file.lock", "blocked"}
-    assert (tmp_path / "beside").read_text() == "untouched"
-    assert not (tmp_path.parent / "evil.wav").exists() and not Path("/evil.wav").exists()
-
-
-# --- downloads ------------------------------------------------------------------------------------------
-
-
-def _get(folder, url, seconds=60, **settings):
+def _get(folder, url, seconds=None, **settings):
     return web_file(WebFile(url, "file", **settings), folder / "file", seconds, progress=False)
 
 
-def _serve(folder, page, seconds=60, **settings):
+def _serve(folder, page, seconds=None, **settings):
     with serving(file=page) as served:
         _get(folder, f"{served.url}/file", seconds, **settings)
 
 
-@breaks
-def wrong_checksum(folder, _):
-    _serve(folder, Page(CONTENT), sha256="0" * 64)
-
-
-@breaks
-def not_found(folder, _):
-    _serve(folder, Page(status=404))
-
-
-@breaks
-def cut_connection(folder, _):
-    _serve(folder, Page(CONTENT, cut_at=1000))
-
-
-@breaks
-def stalled(folder, _):
-    _serve(folder, Page(CONTENT, pause=2), seconds=0.3)
-
-
-@breaks
-def no_server(folder, _):
-    _get(folder, "http://127.0.0.1:9/file")
-
-
-@breaks
-def no_http(folder, _):
+def _no_http(folder, _):
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def answer():
@@ -127,23 +78,21 @@ def no_http(folder, _):
         _get(folder, f"http://127.0.0.1:{listening.getsockname()[1]}/file")
 
 
-@breaks
-def full_disk(folder, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def _full(*_):
+    raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("pooch.HTTPDownloader.__call__", full)
+
+def _full_disk(folder, monkeypatch):
+    monkeypatch.setattr("pooch.HTTPDownloader.__call__", _full)
     _serve(folder, Page(CONTENT))
 
 
-@breaks
-def file_for_folder(folder, _):
+def _file_for_folder(folder, _):
     (folder / "blocked").write_text("a file")
     _get(folder / "blocked", "http://127.0.0.1:9/file")
 
 
-@breaks
-def edited_file(folder, monkeypatch):
+def _edited_file(folder, monkeypatch):
     monkeypatch.delenv("HUMANCLAP_RELATE", raising=False)
     spec = WebFile("http://127.0.0.1:9/file", "scores/REL.csv", sha256="0" * 64)
     monkeypatch.setattr(download, "SOURCES", {"relate": (spec,)})
@@ -152,118 +101,100 @@ def edited_file(folder, monkeypatch):
     download.fetch("relate", folder, progress=False)
 
 
-# --- archives -------------------------------------------------------------------------------------------
-
-
-def _unpack(folder):
+def _unpack(folder, content=None):
+    if content is not None:
+        (folder / "made.zip").write_bytes(content)
     unpack(folder / "made.zip", folder / "RELATE_wave", TOP)
 
 
-def _make(folder, *entries, method=zipfile.ZIP_DEFLATED):
-    """A zip with one good clip and `entries`, names or (ZipInfo or name, content)."""
+def _zip(folder, *entries, method=zipfile.ZIP_DEFLATED) -> bytes:
+    """A zip of (ZipInfo or name, content)."""
     with zipfile.ZipFile(folder / "made.zip", "w", method) as file:
-        file.writestr("audiocaps/train/1.wav", bytes(range(256)) * 4)
-        for entry in entries:
-            name, content = entry if isinstance(entry, tuple) else (entry, b"evil")
+        for name, content in entries:
             file.writestr(name, content)
+    return (folder / "made.zip").read_bytes()
 
 
-def _patched(folder, at: bytes, offset: int, new: bytes):
-    """Overwrite bytes of the last record that begins with `at`."""
-    data = bytearray((folder / "made.zip").read_bytes())
-    place = data.rindex(at) + offset
-    data[place : place + len(new)] = new
-    (folder / "made.zip").write_bytes(data)
+def _named(name):
+    return lambda folder, _: _unpack(folder, _zip(folder, GOOD, (name, b"evil")))
 
 
-def _special(folder, kind):
+def _patched(content: bytes, at: bytes, offset: int, new: bytes) -> bytes:
+    """Bytes of the last record that begins with `at`, overwritten."""
+    place = content.rindex(at) + offset
+    return content[:place] + new + content[place + len(new) :]
+
+
+def _symlink(folder, _):
     info = zipfile.ZipInfo("audiocaps/train/evil.wav")
-    info.create_system = 3  # Unix
-    info.external_attr = (kind | 0o777) << 16
-    _make(folder, (info, b"/etc/passwd"))
-    _unpack(folder)
+    info.create_system, info.external_attr = 3, (stat.S_IFLNK | 0o777) << 16  # Unix
+    _unpack(folder, _zip(folder, GOOD, (info, b"/etc/passwd")))
 
 
-@breaks
-def no_zip(folder, _):
-    (folder / "made.zip").write_text("<html>Not what you asked for</html>" * 100)
-    _unpack(folder)
+def _damaged(folder, _):
+    content = _zip(folder, GOOD, ("tango2/test/2.wav", bytes(1000)), method=zipfile.ZIP_STORED)
+    _unpack(folder, _patched(content, bytes(100), 50, b"\x01"))
 
 
-@breaks
-def truncated_zip(folder, _):
-    _make(folder)
-    (folder / "made.zip").write_bytes((folder / "made.zip").read_bytes()[:-40])
-    _unpack(folder)
-
-
-@breaks
-def damaged_zip(folder, _):
-    _make(folder, ("tango2/test/2.wav", bytes(1000)), method=zipfile.ZIP_STORED)
-    _patched(folder, bytes(100), 50, b"\x01")
-    _unpack(folder)
-
-
-@breaks
-def parent(folder, _):
-    _make(folder, "audiocaps/../../evil.wav")
-    _unpack(folder)
-
-
-@breaks
-def absolute(folder, _):
-    _make(folder, "/evil.wav")
-    _unpack(folder)
-
-
-@breaks
-def backslash(folder, _):
-    _make(folder, "audiocaps\\..\\..\\evil.wav")
-    _unpack(folder)
-
-
-@breaks
-def symlink(folder, _):
-    _special(folder, stat.S_IFLNK)
-
-
-@breaks
-def encrypted(folder, _):
-    _make(folder, "audiocaps/train/2.wav")
-    _patched(folder, b"PK\x01\x02", 8, struct.pack("<H", 1))
-    _unpack(folder)
-
-
-@breaks
-def lying_size(folder, _):
+def _lying_size(folder, _):
     """The table of contents says 10 bytes; 1,000 are packed."""
-    _make(folder, ("audiocaps/train/2.wav", bytes(1000)))
-    _patched(folder, b"PK\x01\x02", 24, struct.pack("<L", 10))
-    _unpack(folder)
+    content = _zip(folder, GOOD, ("audiocaps/train/2.wav", bytes(1000)))
+    _unpack(folder, _patched(content, b"PK\x01\x02", 24, struct.pack("<L", 10)))
 
 
-@breaks
-def other_folders(folder, _):
-    with zipfile.ZipFile(folder / "made.zip", "w") as file:
-        file.writestr("music/1.wav", b"la la la")
-    _unpack(folder)
+def _encrypted(folder, _):
+    _unpack(folder, _patched(_zip(folder, GOOD), b"PK\x01\x02", 8, struct.pack("<H", 1)))
 
 
-@breaks
-def no_room_to_unpack(folder, monkeypatch):
-    _make(folder)
+def _no_room(folder, monkeypatch):
+    content = _zip(folder, GOOD)
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=1000))
-    _unpack(folder)
+    _unpack(folder, content)
 
 
-@breaks
-def full_while_unpacking(folder, monkeypatch):
-    def full(*_):
-        raise OSError(errno.ENOSPC, "No space left on device")
+def _full_while_unpacking(folder, monkeypatch):
+    content = _zip(folder, GOOD)
+    monkeypatch.setattr(zipfile.ZipFile, "extractall", _full)
+    _unpack(folder, content)
 
-    _make(folder)
-    monkeypatch.setattr(zipfile.ZipFile, "extractall", full)
-    _unpack(folder)
+
+BREAK = {
+    "wrong_checksum": lambda folder, _: _serve(folder, Page(CONTENT), sha256="0" * 64),
+    "not_found": lambda folder, _: _serve(folder, Page(status=404)),
+    "cut_connection": lambda folder, _: _serve(folder, Page(CONTENT, cut_at=1000)),
+    "stalled": lambda folder, _: _serve(folder, Page(CONTENT, pause=2), seconds=0.3),
+    "no_server": lambda folder, _: _get(folder, "http://127.0.0.1:9/file"),
+    "no_http": _no_http,
+    "full_disk": _full_disk,
+    "file_for_folder": _file_for_folder,
+    "edited_file": _edited_file,
+    "no_zip": lambda folder, _: _unpack(folder, b"<html>Not what you asked for</html>" * 100),
+    "truncated_zip": lambda folder, _: _unpack(folder, _zip(folder, GOOD)[:-40]),
+    "damaged_zip": _damaged,
+    "parent": _named("audiocaps/../../evil.wav"),
+    "absolute": _named("/evil.wav"),
+    "backslash": _named("audiocaps\\..\\..\\evil.wav"),
+    "symlink": _symlink,
+    "encrypted": _encrypted,
+    "lying_size": _lying_size,
+    "other_folders": lambda folder, _: _unpack(folder, _zip(folder, ("music/1.wav", b"la la la"))),
+    "no_room_to_unpack": _no_room,
+    "full_while_unpacking": _full_while_unpacking,
+}
+"""What the user did, by case: a function of (folder, monkeypatch)."""
+
+
+@pytest.mark.parametrize(("case", "what", "message"), CASES, ids=[case for case, *_ in CASES])
+def test_the_message_says_it_and_nothing_half_done_remains(tmp_path, monkeypatch, case, what, message):
+    (tmp_path / "beside").write_text("untouched")
+    with pytest.raises(download.DownloadError) as error:
+        BREAK[case](tmp_path, monkeypatch)
+    monkeypatch.undo()
+    text = str(error.value)
+    assert message in text and "\n" not in text
+    assert {path.name for path in tmp_path.iterdir()} <= {"beside", "made.zip", "relate", ".file.lock", "blocked"}
+    assert (tmp_path / "beside").read_text() == "untouched"
+    assert not (tmp_path.parent / "evil.wav").exists() and not Path("/evil.wav").exists()
 
 
 # --- and what is not broken -----------------------------------------------------------------------------

@@ -80,16 +80,6 @@ def test_two_processes_fetch_it_once(tmp_path):
     assert (tmp_path / "file").read_bytes() == CONTENT and len(served.requests) == 1
 
 
-@pytest.mark.parametrize("name", ["http_proxy", "HTTP_PROXY"])
-def test_the_proxy_of_the_environment_is_asked(tmp_path, monkeypatch, name):
-    with serving(file=Page(CONTENT)) as proxy, serving(direct=Page(b"direct")) as direct:
-        monkeypatch.setenv(name, proxy.url)
-        web_file(WebFile("http://data.example.invalid/file", "file", SHA256), tmp_path / "file", progress=False)
-        monkeypatch.setenv("no_proxy", "127.0.0.1")
-        web_file(WebFile(f"{direct.url}/direct", "direct"), tmp_path / "direct", progress=False)
-    assert len(proxy.requests) == len(direct.requests) == 1
-
-
 def test_room_is_made_sure_of_before_anything_is_asked_for(tmp_path, monkeypatch):
     """For the file, for what will be unpacked from it, and 50 MB to spare."""
     monkeypatch.setattr(shutil, "disk_usage", lambda place: SimpleNamespace(free=60_000_000))

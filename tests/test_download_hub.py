@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import os
 import shutil
-import subprocess
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -20,7 +16,7 @@ from huggingface_hub import constants, file_download
 from humanclap import download, load_clap
 from humanclap.download import DownloadError, find_hub_files, hub_files, weights_folder
 from humanclap.files import sha256_of
-from humanclap.models import BASE, FRONT_END_FILE, GPT2, MODELS, ROBERTA, ROWS, HubFiles, hub_model
+from humanclap.models import BASE, FRONT_END_FILE, MODELS, ROBERTA, ROWS, HubFiles, hub_model
 
 WEIGHTS = np.random.default_rng(0).bytes(200_000)
 COMMIT = "a" * 40
@@ -214,18 +210,3 @@ def test_a_hub_id_means_the_revision_that_was_written_down():
     other = hub_model(known.repository, "main")
     assert other.revision == "main" and other.sha256 is None and (FRONT_END_FILE,) in other.files
     assert hub_model("someone/clap").revision is None
-
-
-def test_the_command_in_a_process_of_its_own(tmp_path, hub):
-    """HF_ENDPOINT and HF_HOME as a user sets them; nothing on stdout but the result."""
-    hub.add_repository("gpt2", COMMIT, {"vocab.json": json.dumps({}).encode(), "merges.txt": b"x"}, branch="main")
-    code = (
-        "import sys; from humanclap import cli, download, models\n"
-        "download.SOURCES = {'msclap': (models.GPT2,)}\n"
-        "sys.exit(cli.main(['fetch', 'msclap', '--to', sys.argv[1]]))"
-    )
-    environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path / "home"), "HF_HUB_OFFLINE": "0"}
-    command = [sys.executable, "-c", code, str(tmp_path / "disk")]
-    run = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert run.returncode == 0, run.stderr
-    assert run.stdout == f"{GPT2.name}: {tmp_path}/disk/weights/gpt2/vocab.json\n"

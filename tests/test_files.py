@@ -73,19 +73,6 @@ def test_the_bytes_that_are_hashed_are_the_bytes_that_are_given(tmp_path, monkey
     assert found.content == b"new" * 1000 and found.sha256 == hashlib.sha256(found.content).hexdigest()
 
 
-def test_a_file_that_never_rests_is_given_up(tmp_path):
-    path = tmp_path / "growing"
-    path.write_bytes(b"")
-
-    def read(file):
-        with path.open("ab") as more:
-            more.write(b"x")
-        return file.read()
-
-    with pytest.raises(OSError, match="growing changes while it is read"):
-        files.read_unchanged(path, read)
-
-
 @pytest.mark.parametrize(("make", "kind"), [(os.mkfifo, "a named pipe"), (os.mkdir, "a folder")])
 def test_what_is_no_regular_file_is_refused_before_it_is_opened(tmp_path, make, kind):
     make(tmp_path / "clip.wav")

@@ -79,17 +79,6 @@ def test_xacles_ratings_become_relates_columns(tmp_path, spelling):
     assert all((found.audio_root / audio).is_file() for audio in found.pairs["audio"])
 
 
-def test_a_pairs_mean_and_spread_are_those_of_its_ratings(tmp_path):
-    rows = xacle(tmp_path)["train"]
-    pairs = load_rated_set(tmp_path).pairs.set_index("audio")
-    for name in {row[0] for row in rows}:
-        ratings = [row[2] for row in rows if row[0] == name]
-        pair = pairs.loc[f"train/{name}"]
-        assert pair["mean_rating"] == pytest.approx(statistics.mean(ratings))
-        assert pair["rating_std"] == pytest.approx(statistics.stdev(ratings))
-        assert (pair["n_ratings"], pair["target"]) == (3, pytest.approx(statistics.mean(ratings) / 10))
-
-
 @pytest.mark.parametrize("spelling", [AS_DESCRIBED, AS_ITS_CODE_READS], ids=["described", "baseline code"])
 def test_averages_give_the_same_means_and_no_ratings(tmp_path, spelling):
     both = ("train", "validation")
@@ -225,26 +214,6 @@ def with_scores(pairs, seed=0):
     rng = np.random.default_rng(seed)
     models = {"good": pairs["target"] + rng.normal(0, 0.1, len(pairs)), "noise": rng.uniform(size=len(pairs))}
     return pd.concat([pairs.assign(model=name, clap_score=score) for name, score in models.items()], ignore_index=True)
-
-
-def test_tables_run_on_a_set_without_systems_and_mark_what_they_cannot_fill(tmp_path):
-    xacle(tmp_path, n_clips=12)
-    found = load_rated_set(tmp_path)
-    scores = with_scores(found.pairs[found.pairs["split"] == "test"].reset_index(drop=True))
-    settings = {"n_resamples": 200, "seed": 0}
-    overall = evaluate.breakdown(scores, by="overall", **settings)
-    assert overall["value"].notna().all() and (overall["n"] == 12).all()
-    by_system = evaluate.breakdown(scores, by="system", **settings).set_index(["model", "cell"])
-    empty = by_system[by_system["value"].isna()]
-    assert set(empty.index.get_level_values("cell")) >= {*relate.SYSTEMS, "synthesized"}
-    empty = empty.drop(index="within systems", level="cell")
-    assert set(empty["note"]) == {"no system known"} and (empty["n"] == 0).all()
-    whole = overall.set_index(["model", "metric"]).loc[("good", "srcc"), "value"]
-    assert by_system.loc[("good", "all"), "value"] == whole
-    halves = evaluate.breakdown(scores, by="score_range", **settings)
-    assert set(halves.loc[halves["cell"].isin(["<=5 natural", ">5 synthesized"]), "note"]) == {"no system known"}
-    gains = evaluate.paper_table(scores, "overall", "noise", metrics=("srcc",), correct=False, **settings)
-    assert gains.set_index("model")["difference"].notna().to_dict() == {"good": True, "noise": False}
 
 
 @pytest.mark.parametrize("means", [False, True], ids=["single ratings", "means"])
