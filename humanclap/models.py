@@ -17,7 +17,7 @@ _FRONT_END = ((FRONT_END_FILE,), ("tokenizer.json", "vocab.json"))
 
 @dataclass(frozen=True)
 class HubFiles:
-    """Files of one repository of the Hugging Face hub at one revision: what `hub.hub_files` finds or fetches.
+    """Files of one repository of the Hugging Face hub at one revision: what `download.hub_files` finds or fetches.
 
     files: groups of names; of each group the first file that the repository has is needed.
     revision: a commit or branch; None means the default branch at the time of the fetch.
