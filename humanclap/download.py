@@ -208,9 +208,7 @@ def find_hub_files(spec: HubFiles, data: str | os.PathLike | None = None) -> Pat
     In `weights_folder(spec.repository)`, or else in the hub's cache (not where `data` is given). No network is used.
     """
     found = _complete(spec, weights_folder(spec.repository, data))
-    if found is None and data is None:
-        found = _complete(spec, _snapshot(spec.repository, spec.revision))
-    return found
+    return _complete(spec, _snapshot(spec.repository, spec.revision)) if found is None and data is None else found
 
 
 def hub_files(spec: HubFiles, data: str | os.PathLike | None = None, progress: bool = True) -> Path:
@@ -223,11 +221,8 @@ def hub_files(spec: HubFiles, data: str | os.PathLike | None = None, progress: b
     Raises:
         DownloadError: offline (HF_HUB_OFFLINE), no answer, no such file, too little room, another content.
     """
-    found = find_hub_files(spec, data)
-    if found is not None:
-        return found
     try:
-        return _fetch(spec, data, progress)
+        return find_hub_files(spec, data) or _fetch(spec, data, progress)
     except Exception as error:  # huggingface_hub's own, and those of the HTTP library below it, which varies
         other = _complete(spec, _snapshot(spec.repository, None)) if spec.any_revision else None
         if other is not None:
@@ -373,7 +368,7 @@ def fetch(
         DownloadError: a line for each file that could not be fetched: why, and what to do.
     """
     failures = []
-    for spec in dict.fromkeys(spec for specs in _sources(name).values() for spec in specs):
+    for spec in dict.fromkeys(sum(_sources(name).values(), ())):
         try:
             if isinstance(spec, HubFiles):
                 _require_content(hub_files(spec, folder, progress), spec, ". Remove it and fetch it again")

@@ -33,6 +33,7 @@ SCORE_NUMBERS = (
 _ENDINGS = (".csv", ".tsv", ".jsonl", ".json")
 _OTHER_FORMATS = ".xls .xlsx .ods .parquet .feather .pkl .h5 .bz2 .xz .zip .zst".split()
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab"}
+_NUMBER = re.compile(r"|nan|[+-]?(inf|(\d+\.?\d*|\.\d+)(e[+-]?\d+)?)", re.IGNORECASE)
 _CONTROL = re.compile(r"[\x00-\x1f]")
 
 
@@ -144,17 +145,9 @@ def read_scores(path: str | os.PathLike) -> pd.DataFrame:
         elif all(re.fullmatch(r"-?\d+", value) for value in values):
             frame[column] = pd.Series([int(value) for value in values], dtype="int64")
         else:
-            table.require(column, _is_number_or_empty, "it must be a number or empty")
+            table.require(column, _NUMBER.fullmatch, "it must be a number or empty")
             frame[column] = pd.Series([float(value) if value else math.nan for value in values], dtype=float)
     return frame
-
-
-def _is_number_or_empty(value: str) -> bool:
-    try:
-        float(value or "nan")
-    except ValueError:
-        return False
-    return True
 
 
 def _kind(path: Path) -> str:
