@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -22,6 +24,7 @@ from .inputs import as_pair, as_vector, group_codes, own_groups
 from .weighted import METRICS, WeightedCorrelations
 
 CHUNK = 250  # resamples done together: large enough for numpy, small enough for the cache
+MOST_THREADS = 8  # each holds a chunk of resamples: some 30 MB at RELATE's size
 TAIL = (0.025, 0.975)  # every interval here is the central 95 %
 ALPHA = 0.05
 CORRECTION_RESAMPLES = 10_000  # fewer, and the smallest p, 2 / (B + 1), times a table's comparisons says nothing
@@ -232,7 +235,9 @@ def bootstrap_samples(
     statistic: Callable[[np.ndarray], np.ndarray], plan: ResamplePlan, rows=slice(None)
 ) -> np.ndarray:
     """`statistic` of every resample: it maps weights [n, B] (of the pairs `rows`) to [..., B]; here B = n_resamples."""
-    return np.concatenate([statistic(plan.weights(span, rows)) for span in plan.spans()], axis=-1)
+    # numpy lets go of the interpreter in its loops
+    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
+        return np.concatenate(list(pool.map(lambda span: statistic(plan.weights(span, rows)), plan.spans())), axis=-1)
 
 
 @dataclass(frozen=True)

@@ -43,7 +43,12 @@ class Probit:
         shape = len(rated.pairs), len(self.values)
         self.counts = np.bincount(rated.pair * shape[1] + code, minlength=shape[0] * shape[1]).reshape(shape)
         systems = known_systems(rated.pairs) if "system" in rated.pairs else None
-        self.strata = [np.ones(shape[0], dtype=bool)] if systems is None else list(_strata(systems, self.raters))
+        labels = np.zeros(shape[0]) if systems is None else pd.factorize(systems, sort=True)[0]
+        enough = (np.bincount(labels.astype(int)) >= MIN_STRATUM) & (
+            np.bincount(labels.astype(int), self.raters > 1) >= 2
+        )
+        labels = np.where(enough[labels.astype(int)], labels, -1)  # the small ones together, last
+        self.strata = [labels == label for label in sorted(set(labels), key=lambda label: (label < 0, label))]
         self.components = [Components(rated.only(rows)) for rows in self.strata]
 
     def fit(self, weights: np.ndarray) -> list[tuple[np.ndarray, float]]:
@@ -78,36 +83,21 @@ class Probit:
 
     def draw(self, copies: int, rng: np.random.Generator):
         """Fix the random numbers of `copies` sets of pairs; a function from a fit to (true value, mean) [copies · n]."""
-        n_pairs = len(self.raters)
-        theta = rng.standard_normal(copies * n_pairs)
+        theta = rng.standard_normal(copies * len(self.raters))
         raters = np.tile(self.raters, copies)
-        noise = rng.standard_normal(int(raters.sum()))
-        pair = np.repeat(np.arange(copies * n_pairs), raters)
-        rows = [np.flatnonzero(np.tile(stratum, copies)) for stratum in self.strata]
-        of_stratum = [np.flatnonzero(np.tile(stratum, copies)[pair]) for stratum in self.strata]
+        noise, pair = rng.standard_normal(int(raters.sum())), np.repeat(np.arange(len(raters)), raters)
+        strata = [np.tile(stratum, copies) for stratum in self.strata]
 
         def simulate(fitted) -> tuple[np.ndarray, np.ndarray]:
             true, rating = np.empty(len(theta)), np.empty(len(noise))
-            for (borders, rho), mine, ratings in zip(fitted, rows, of_stratum, strict=True):
-                true[mine] = self.expected(theta[mine], borders, rho)
-                heard = np.sqrt(rho) * theta[pair[ratings]] + np.sqrt(1 - rho) * noise[ratings]
-                rating[ratings] = self.values[np.searchsorted(borders, heard)]
+            for (borders, rho), rows in zip(fitted, strata, strict=True):
+                true[rows] = self.expected(theta[rows], borders, rho)
+                of = rows[pair]
+                heard = np.sqrt(rho) * theta[pair[of]] + np.sqrt(1 - rho) * noise[of]
+                rating[of] = self.values[np.searchsorted(borders, heard)]
             return true, np.bincount(pair, rating) / raters
 
         return simulate
-
-
-def _strata(systems: np.ndarray, raters: np.ndarray):
-    """Masks of the systems that are fitted each by itself; those with few pairs, or single ratings only, together."""
-    few = np.zeros(len(systems), dtype=bool)
-    for system in sorted(set(systems), key=str):
-        rows = systems == system
-        if rows.sum() >= MIN_STRATUM and (raters[rows] >= 2).sum() >= 2:
-            yield rows
-        else:
-            few |= rows
-    if few.any():
-        yield few
 
 
 def cell_ceilings(

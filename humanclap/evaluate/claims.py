@@ -17,10 +17,10 @@ LOW_RATING = 2.0  # pairs with a mean rating (0-10) of at most this are "low-rat
 
 
 def verdict(low, high, threshold: float = 0.0) -> str:
-    """Whether differences with intervals [low, high] are all at least `threshold`.
+    """Whether differences with intervals [low, high] (scalars or equally long lists) are all at least `threshold`.
 
     "holds" if every interval lies at or above it, "does not hold" if one lies wholly below, else "can't be told from
-    this data"; so also where an interval is NaN, or there is none. Scalars or equally long lists.
+    this data"; so also where an interval is NaN, or there is none.
     """
     low, high = np.atleast_1d(np.asarray(low, float)), np.atleast_1d(np.asarray(high, float))
     if (high < threshold).any():
@@ -94,10 +94,10 @@ def _low_rated_drop(scores, before: str, after: str, n_resamples: int, seed: int
     # the mean over training seeds, where there are several
     both = low_rated.pivot_table(index=["audio", "text"], columns="model", values="clap_score", aggfunc="mean")
     both = both.reindex(columns=[before, after]).reset_index()
-    index, row = [f"rated <= {LOW_RATING:g}"], {"here": np.nan, "low": np.nan, "high": np.nan, "n": len(both)}
+    found = Estimate(np.nan, np.empty(0))
     if both["text"].nunique() > 1:
         drop = (both[before] - both[after]).to_numpy()
         plan = ResamplePlan.draw(both["text"].to_numpy(), n_resamples, seed)
         found = Estimate(float(drop.mean()), bootstrap_samples(weighted_mean(drop), plan))
-        row |= {"here": found.value, **found.row()}
-    return pd.DataFrame([row], index=index)
+    row = {"here": found.value, **found.row(), "n": len(both)}
+    return pd.DataFrame([row], index=[f"rated <= {LOW_RATING:g}"])

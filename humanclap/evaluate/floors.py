@@ -14,10 +14,10 @@ from humanclap.checks import listed, need_columns
 
 from .bootstrap import correlations
 from .inputs import ALL, MIN_PAIRS, as_vector, is_temporal, known_systems, n_words, system_cells
+from .weighted import METRICS
 
 CONSTANT, SYSTEM, WORDS, RIDGE = "constant", "system", "words", "ridge on caption and system"
 RIDGE_ALONE = "ridge on caption"  # where no system is known
-NOT_ON_TARGET_SCALE = (WORDS,)  # the raw number of words: an MSE against it would mean nothing
 PENALTIES = (10, 30, 100, 300, 1000, 3000)
 SYSTEM_SCALE = 3.0  # of the systems' dummies beside the words': a ninth of their penalty
 FOLDS = 5
@@ -149,14 +149,13 @@ def blind_baselines(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame) -> pd.D
     rows = []
     for predictor, prediction in predictions.items():
         for subset, chosen in subsets.items():
-            row = {"predictor": predictor, "subset": subset, "n": int(chosen.sum())}
-            row |= dict.fromkeys(("srcc", "lcc", "ktau", "mse"), np.nan)
-            if row["n"] >= MIN_PAIRS:
-                row |= correlations(prediction.to_numpy()[chosen], target[chosen]).as_dict()
-            if predictor in NOT_ON_TARGET_SCALE:
-                row["mse"] = np.nan
-            rows.append(row)
-    return pd.DataFrame(rows)
+            found, n = dict.fromkeys(METRICS, np.nan), int(chosen.sum())
+            if n >= MIN_PAIRS:
+                found = correlations(prediction.to_numpy()[chosen], target[chosen]).as_dict()
+            # the number of words is not on the target's scale: an MSE against it would mean nothing
+            found |= {"n": n, "mse": np.nan if predictor == WORDS else found["mse"]}
+            rows.append({"predictor": predictor, "subset": subset, **found})
+    return pd.DataFrame(rows)[["predictor", "subset", "n", *METRICS]]
 
 
 def caption_features(pairs: pd.DataFrame) -> np.ndarray:
@@ -165,9 +164,8 @@ def caption_features(pairs: pd.DataFrame) -> np.ndarray:
 
 
 def _dummies(pairs: pd.DataFrame, systems: np.ndarray | None) -> np.ndarray:
-    if systems is None:
-        return np.ones((len(pairs), 1))
-    return (np.asarray(pairs["system"])[:, None] == systems[None, :]).astype(float)
+    """1 where a pair is of a system, [N, S]; without systems a constant."""
+    return np.ones((len(pairs), 1)) if systems is None else (pairs[["system"]].to_numpy() == systems).astype(float)
 
 
 def _folds(texts: pd.Series) -> np.ndarray | None:

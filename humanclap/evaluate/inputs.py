@@ -25,18 +25,17 @@ TEMPORAL = re.compile(r"\b(?:followed by|then)\b", re.IGNORECASE)
 
 
 def as_vector(values, name: str) -> np.ndarray:
-    """`values` as a finite float64 vector [N], by position (a pandas index is not looked at).
+    """`values` as a finite float64 vector [N], by position (a pandas index is not looked at); a tensor is detached.
 
-    A torch tensor is detached: no gradient flows through a statistic. Raises ValueError, naming `name`, where it is not
-    one-dimensional, not real numbers, or holds NaN or infinity.
+    ValueError, naming `name`, where it is not one-dimensional, not real numbers, or holds NaN or infinity.
     """
     if hasattr(values, "detach"):
         values = values.detach().cpu()
     if isinstance(values, np.ma.MaskedArray):
         values = values.astype(float).filled(np.nan)  # np.asarray would unmask them without a word
-    try:
-        to_numpy = getattr(values, "to_numpy", None)  # pandas: its NA becomes NaN, and is refused below
-        vector = to_numpy(dtype=float, na_value=np.nan) if to_numpy else np.asarray(values, dtype=float)
+    try:  # pandas' NA becomes NaN, and is refused below
+        take = getattr(values, "to_numpy", None)
+        vector = take(float, na_value=np.nan) if take else np.asarray(values, float)
     except (TypeError, ValueError, RuntimeError) as error:
         raise ValueError(f"{name} must be numbers in one dimension: {error}") from error
     if vector.ndim != 1:
@@ -106,9 +105,7 @@ def own_groups(*columns: np.ndarray) -> np.ndarray:
 
     Pairs that are equal in every column may change places: no statistic of those columns can tell.
     """
-    places = np.empty(len(columns[0]), dtype=np.intp)
-    places[np.lexsort(columns[::-1])] = np.arange(len(places))
-    return places
+    return np.argsort(np.lexsort(columns[::-1]))
 
 
 @dataclass(frozen=True)
@@ -191,14 +188,13 @@ def _by_run(table: pd.DataFrame) -> dict[tuple, pd.DataFrame]:
             by_run[name, None] = rows.set_index(PAIR)
             continue
         seeds = pd.to_numeric(rows[SEED], errors="coerce")
-        if not (seeds % 1 == 0).all():
-            odd = rows.loc[~(seeds % 1 == 0), SEED]
+        odd = rows.loc[~(seeds % 1 == 0), SEED]
+        if len(odd):
             raise ValueError(
                 f"{len(odd)} rows of model {name!r} have a {SEED} that is no whole number, for instance "
                 f"{shown(odd.iloc[0])}: each row of a model needs its seed, or none (NaN in all) where there are no seeds"
             )
-        for seed, part in rows.groupby(seeds.astype(int)):
-            by_run[name, int(seed)] = part.set_index(PAIR)
+        by_run |= {(name, int(seed)): part.set_index(PAIR) for seed, part in rows.groupby(seeds)}
     return by_run
 
 

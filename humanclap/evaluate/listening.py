@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
 from humanclap.checks import need_columns, whole_number
 
-from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, seed_sd
+from .bootstrap import Estimate, ResamplePlan, bootstrap_samples, plan_for, seed_sd, weighted_mean
 from .floors import caption_features
-from .inputs import (
-    FEW,
-    MIN_PAIRS,
-    PAIR,
-    SEED,
-    Wide,
-    as_vector,
-    group_codes,
-    known_systems,
-    own_groups,
-    pair_index,
-    partners,
-    widen,
-)
+from .inputs import FEW, MIN_PAIRS, PAIR, SEED, Wide, as_vector, group_codes, known_systems, pair_index, partners, widen
 from .weighted import WeightedAuc, WeightedCorrelations, WeightedPartialSrcc
 
 MAX_ROUNDS = 200
@@ -72,13 +59,12 @@ def anchor_auc(
     if (matched_groups is None) != (mismatched_groups is None):
         raise ValueError("give the groups (captions) of both sides, or of neither")
     scores = np.concatenate([matched, mismatched])
-    is_matched = np.arange(len(scores)) < len(matched)
-    if matched_groups is None:
-        groups = own_groups(~is_matched, scores)
-    else:
+    is_matched, groups = np.arange(len(scores)) < len(matched), None
+    if matched_groups is not None:
         group_codes(matched_groups, len(matched)), group_codes(mismatched_groups, len(mismatched))
-        groups = np.concatenate([np.asarray(side, dtype=object) for side in (matched_groups, mismatched_groups)])
-    plan, auc = ResamplePlan.draw(groups, n_resamples, seed), WeightedAuc(scores, is_matched)
+        groups = [*matched_groups, *mismatched_groups]
+    plan = plan_for(groups, ~is_matched, scores, n_resamples=n_resamples, seed=seed)
+    auc = WeightedAuc(scores, is_matched)
     found = Estimate(float(auc(np.ones((len(scores), 1)))[0]), bootstrap_samples(auc, plan))
     return AnchorAuc(found.value, *found.ends(), len(matched), len(mismatched), plan.n_resamples, found.n_undefined)
 
@@ -103,8 +89,7 @@ def swap_captions(pairs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
     def is_own(rows: np.ndarray, source: np.ndarray) -> np.ndarray:
         return np.isin(audio[rows] * n_texts + text[source], own)
 
-    everyone = np.arange(len(pairs))
-    source = rng.permutation(len(pairs))
+    everyone, source = np.arange(len(pairs)), rng.permutation(len(pairs))
     for _ in range(MAX_ROUNDS):
         wrong = rng.permutation(everyone[is_own(everyone, source)])
         if not len(wrong):
@@ -116,38 +101,15 @@ def swap_captions(pairs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
                 other = rng.choice(everyone[fits])
                 source[row], source[other] = source[other], source[row]
     if is_own(everyone, source).any():
-        most = pairs["text"].value_counts()
+        text, n = next(iter(pairs["text"].value_counts().items()))
         raise ValueError(
-            f"found no way to deal {len(pairs)} captions so that no clip keeps its own: {most.iloc[0]} rows have "
-            f"{most.index[0]!r}; no caption may be in more than half of the rows"
+            f"found no way to deal {len(pairs)} captions so that no clip keeps its own: {n} rows have {text!r}; no "
+            "caption may be in more than half of the rows"
         )
     original = pairs["text"].to_numpy(object)
     swapped = original.copy()
     swapped[order] = original[order[source]]
     return pairs.assign(original_text=original, text=swapped)
-
-
-@dataclass
-class _Table:
-    """Rows as they come: values [R] and samples [R, B] of every run, written down for each model."""
-
-    wide: Wide
-    rows: list[dict] = field(default_factory=list)
-
-    def add(self, control: str, values, samples, n: int, note: str = "", of: Wide | None = None) -> None:
-        """`of`: whose runs the values are of, where some of the table's models may be missing."""
-        of = of or self.wide
-        for name in self.wide.models:
-            runs, row = of.rows(name), {"model": name, "control": control}
-            found = Estimate.mean(values[runs], samples[runs]) if len(runs) else Estimate(np.nan, np.empty(0))
-            undefined = "" if np.isfinite(found.value) else "undefined: nothing varies, or nothing is left"
-            row |= {"value": found.value, **found.row(), "n": n if len(runs) else 0, "n_undefined": found.n_undefined}
-            row |= {"n_seeds": len(runs), "seed_sd": seed_sd(values[runs])}
-            row["note"] = (note or undefined) if len(runs) else "not scored with these captions"
-            self.rows.append(row)
-
-    def to_frame(self) -> pd.DataFrame:
-        return pd.DataFrame(sorted(self.rows, key=lambda row: self.wide.models.index(row["model"])))
 
 
 def listening_table(
@@ -193,34 +155,60 @@ def listening_table(
             scores; models in `swapped` or `anchors` that `scores` lacks.
     """
     wide = widen(scores)
-    table, pairs = _Table(wide), wide.pairs
+    pairs, rows = wide.pairs, []
     plan = ResamplePlan.draw(pairs["text"], n_resamples, seed)
     n, note = len(pairs), FEW if len(pairs) < MIN_PAIRS else ""
+
+    def add(control: str, found: tuple, n: int, note: str = "", of: Wide = wide) -> None:
+        """`found`: values [R] and samples [R, B] of the runs of `of`, where some of the models may be missing."""
+        for name in wide.models:
+            runs, row = of.rows(name), {"model": name, "control": control}
+            one = Estimate.mean(found[0][runs], found[1][runs]) if len(runs) else Estimate(np.nan, np.empty(0))
+            undefined = "" if np.isfinite(one.value) else "undefined: nothing varies, or nothing is left"
+            row |= {"value": one.value, **one.row(), "n": n if len(runs) else 0, "n_undefined": one.n_undefined}
+            row |= {"n_seeds": len(runs), "seed_sd": seed_sd(found[0][runs])}
+            rows.append(row | {"note": (note or undefined) if len(runs) else "not scored with these captions"})
+
     true = _srcc(wide.scores, wide.target, plan)
-    table.add(TRUE, *true, n, note)
+    add(TRUE, true, n, note)
     words, temporal = caption_features(pairs).T
     systems = known_systems(pairs)
     given = note or ("" if systems is not None else "no system known: given the caption only")
     for control, covariates in ((PARTIAL, [words]), (PARTIAL_TEMPORAL, [words, temporal])):
-        statistic = WeightedPartialSrcc(wide.scores, wide.target, covariates, systems)
-        table.add(control, *_evaluate(statistic, plan, n), n, given)
-    own = np.ones(n, dtype=bool) if matched is None or systems is None else systems == matched
-    own = own if own.any() else np.ones(n, dtype=bool)
+        add(control, _evaluate(WeightedPartialSrcc(wide.scores, wide.target, covariates, systems), plan, n), n, given)
+    own = np.ones(n, dtype=bool) if systems is None or matched not in set(systems) else systems == matched
     if swapped is not None:
         other = _widen_swapped(swapped, wide)
-        away = _srcc(other.scores, wide.target, plan)
-        table.add(SWAPPED, *away, n, note, other)
-        partner = partners(other, wide, "swapped")
-        table.add(DROP, true[0][partner] - away[0], true[1][partner] - away[1], n, note, other)
+        away, partner = _srcc(other.scores, wide.target, plan), partners(other, wide, "swapped")
+        add(SWAPPED, away, n, note, other)
+        add(DROP, (true[0][partner] - away[0], true[1][partner] - away[1]), n, note, other)
         mine, theirs, n_own = wide.scores[partner][:, own], other.scores[:, own], int(own.sum())
-        auc, share, few = _auc(mine, theirs), _share_above(mine, theirs), FEW if n_own < MIN_PAIRS else ""
-        table.add(AUC_SWAPPED, *_evaluate(lambda w: auc(np.concatenate([w, w])), plan, n_own, own), n_own, few, other)
-        table.add(CLIP_SWAPPED, *_evaluate(share, plan, n_own, own), n_own, few, other)
+        auc, few = _auc(mine, theirs), FEW if n_own < MIN_PAIRS else ""
+        add(AUC_SWAPPED, _evaluate(lambda w: auc(np.concatenate([w, w])), plan, n_own, own), n_own, few, other)
+        add(CLIP_SWAPPED, _evaluate(_share_above(mine, theirs), plan, n_own, own), n_own, few, other)
     if anchors is not None:
         # an anchor has a rating, and no target that a score is compared with: `widen` asks for one
         bare = anchors[[column for column in ("model", *PAIR, "clap_score", SEED) if column in anchors]]
-        _add_anchors(table, widen(bare.assign(target=0.0)), own, n_resamples, seed)
-    return table.to_frame()
+        other = widen(bare.assign(target=0.0))
+        mine, theirs = wide.scores[partners(other, wide, "anchors")][:, own], other.scores
+        n_mine, n_theirs = mine.shape[1], theirs.shape[1]
+        of_both = ResamplePlan.draw([*pairs["text"][own], *other.pairs["text"]], n_resamples, seed)
+        found = _evaluate(_auc(mine, theirs), of_both, min(n_mine, n_theirs))
+        add(AUC_ANCHORS, found, n_mine + n_theirs, f"{n_mine} own captions, {n_theirs} anchors", other)
+        place = other.pairs[PAIR].assign(anchor=np.arange(n_theirs))
+        same = place.merge(pairs.loc[own, PAIR].assign(own=np.arange(n_mine)), on="audio", suffixes=("_anchor", ""))
+        same = same[same["text"] != same["text_anchor"]]
+        left = n_theirs - same["anchor"].nunique()
+        few = FEW if len(same) < MIN_PAIRS else ""
+        few = (
+            f"{left} of {n_theirs} anchors left out: their clip has no pair with its own caption here" if left else few
+        )
+        found = np.full(len(theirs), np.nan), np.full((len(theirs), n_resamples), np.nan)
+        if len(same) >= MIN_PAIRS and same["text"].nunique() > 1:
+            share = _share_above(mine[:, same["own"]], theirs[:, same["anchor"]])
+            found = _evaluate(share, ResamplePlan.draw(same["text"], n_resamples, seed), len(same))
+        add(CLIP_ANCHORS, found, len(same), few, other)
+    return pd.DataFrame(sorted(rows, key=lambda row: wide.models.index(row["model"])))
 
 
 def _srcc(scores: np.ndarray, target: np.ndarray, plan: ResamplePlan) -> tuple[np.ndarray, np.ndarray]:
@@ -250,29 +238,6 @@ def _widen_swapped(swapped: pd.DataFrame, wide: Wide) -> Wide:
     return replace(other, scores=other.scores[:, places])
 
 
-def _add_anchors(table: _Table, other: Wide, own: np.ndarray, n_resamples: int, seed: int) -> None:
-    wide = table.wide
-    partner = partners(other, wide, "anchors")
-    pairs = wide.pairs[own].reset_index(drop=True)
-    mine, theirs = wide.scores[partner][:, own], other.scores
-    n_mine, n_theirs = mine.shape[1], theirs.shape[1]
-    plan = ResamplePlan.draw([*pairs["text"], *other.pairs["text"]], n_resamples, seed)
-    found = _evaluate(_auc(mine, theirs), plan, min(n_mine, n_theirs))
-    table.add(AUC_ANCHORS, *found, n_mine + n_theirs, f"{n_mine} own captions, {n_theirs} anchors", other)
-    anchor = other.pairs[PAIR].assign(anchor=np.arange(n_theirs))
-    same = anchor.merge(pairs[PAIR].assign(own=np.arange(n_mine)), on="audio", suffixes=("_anchor", ""))
-    same = same[same["text"] != same["text_anchor"]]
-    left = n_theirs - same["anchor"].nunique()
-    note = f"{left} of {n_theirs} anchors left out: their clip has no pair with its own caption here" if left else ""
-    if len(same) < MIN_PAIRS or same["text"].nunique() < 2:
-        nothing = np.full(len(theirs), np.nan), np.full((len(theirs), n_resamples), np.nan)
-        table.add(CLIP_ANCHORS, *nothing, len(same), note or FEW, other)
-        return
-    plan = ResamplePlan.draw(same["text"], n_resamples, seed)
-    share = _share_above(mine[:, same["own"]], theirs[:, same["anchor"]])
-    table.add(CLIP_ANCHORS, *_evaluate(share, plan, len(same)), len(same), note, other)
-
-
 def _auc(mine: np.ndarray, theirs: np.ndarray):
     """AUC of mine [R, n] against theirs [R, k], run by run: weights [n + k, B], mine first -> [R, B]."""
     is_mine = np.arange(mine.shape[1] + theirs.shape[1]) < mine.shape[1]
@@ -282,10 +247,4 @@ def _auc(mine: np.ndarray, theirs: np.ndarray):
 
 def _share_above(mine: np.ndarray, theirs: np.ndarray):
     """Share of [R, n] in which mine is above theirs, a tie counting half: weights [n, B] -> [R, B]."""
-    wins = (mine > theirs) + 0.5 * (mine == theirs)
-
-    def share(weights):
-        with np.errstate(invalid="ignore"):  # no such pair in the resample: 0 / 0 is NaN
-            return wins @ weights.astype(np.float64) / weights.sum(axis=0, dtype=np.float64)
-
-    return share
+    return weighted_mean((mine > theirs) + 0.5 * (mine == theirs))

@@ -9,10 +9,8 @@ and cells share one set of resamples of captions, so differences are paired.
 from __future__ import annotations
 
 import html
-import os
 import re
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,11 +22,20 @@ from humanclap import tables as files
 from humanclap.checks import choice, listed, need_columns
 from humanclap.files import write_text
 
-from .bootstrap import ALPHA, CORRECTION_RESAMPLES, TAIL, Estimate, ResamplePlan, few_captions, holm, seed_sd
+from .bootstrap import (
+    ALPHA,
+    CORRECTION_RESAMPLES,
+    TAIL,
+    Estimate,
+    ResamplePlan,
+    bootstrap_samples,
+    few_captions,
+    holm,
+    seed_sd,
+)
 from .inputs import SEED, WITHIN, Wide, as_vector, make_cells, widen, within_systems
 from .weighted import METRICS, WeightedCorrelations
 
-MOST_THREADS = 8  # each holds a chunk of resamples: some 30 MB at RELATE's size
 FAMILIES = {"overall": "Table I", "system": "Table II", "score_range": "Table III"}
 BETTER, WORSE, ABOVE_FLOOR = "*", "‡", "†"
 ABLATIONS = (("wsce+mae", "mae"), ("wsce+mse", "mse"))
@@ -59,10 +66,9 @@ class SampledCell:
         notes = [self.note]
         for rows in runs if self.computed else ():
             undefined = int(np.isnan(self.values[metric][rows]).sum())
-            if undefined:
-                some = f" in {undefined} of {len(rows)} training seeds" if undefined < len(rows) else ""
-                notes.append(f"constant score or target{some}")
-        return "; ".join(dict.fromkeys(note for note in (*notes, *also) if note))
+            some = f" in {undefined} of {len(rows)} training seeds" if undefined < len(rows) else ""
+            notes += [f"constant score or target{some}"] if undefined else []
+        return "; ".join(dict.fromkeys(filter(None, (*notes, *also))))
 
 
 def sample_cells(wide: Wide, by: str, metrics: Sequence[str], n_resamples: int, seed: int) -> list[SampledCell]:
@@ -71,54 +77,34 @@ def sample_cells(wide: Wide, by: str, metrics: Sequence[str], n_resamples: int, 
     by "system" ends with "within systems": the mean of the systems' values weighted by their numbers of pairs, in each
     resample by the resample's own numbers.
     """
-    plan = ResamplePlan.draw(wide.pairs["text"], n_resamples, seed)
-    whole = ResamplePlan(np.zeros(len(wide.pairs), dtype=np.intp), np.ones((1, 1), dtype=np.int32))  # each pair once
-    cells, parts = make_cells(wide.pairs, by), []
-    engines = {
-        cell.name: (cell.rows, WeightedCorrelations(wide.scores[:, cell.rows], wide.target[cell.rows], metrics))
-        for cell in cells
-        if not cell.note
-    }
+    plan, cells = ResamplePlan.draw(wide.pairs["text"], n_resamples, seed), make_cells(wide.pairs, by)
+    both = {}  # [metrics, R, 1 + B] of each cell: the values, then the samples
+    for cell in cells:
+        if not cell.note:
+            engine = WeightedCorrelations(wide.scores[:, cell.rows], wide.target[cell.rows], metrics)
+
+            def all_metrics(weights: np.ndarray, engine=engine) -> np.ndarray:
+                return np.stack(list(engine(weights).values()))
+
+            value = all_metrics(np.ones((int(cell.rows.sum()), 1), np.float32))
+            both[cell.name] = np.concatenate([value, bootstrap_samples(all_metrics, plan, cell.rows)], axis=-1)
     if by == "system":
         within, used = within_systems(cells, wide.pairs)
-        cells, parts = [*cells, within], [cell.name for cell in used]
-    values, samples = _over(whole, engines, parts), _over(plan, engines, parts)
-    empty = dict.fromkeys(metrics, np.full((len(wide.scores), n_resamples), np.nan))
-    found = []
+        cells.append(within)
+        if used:
+            of_caption = [np.bincount(plan.codes[cell.rows], minlength=plan.n_groups) for cell in used]
+            sizes = np.stack(of_caption) @ np.insert(plan.counts, 0, 1, axis=1)  # [systems, 1 + B]
+            each = np.stack([both[cell.name] for cell in used])
+            with np.errstate(invalid="ignore"):
+                # one system undefined in a resample (or not drawn: 0 · NaN) leaves the mean undefined there
+                both[WITHIN] = np.einsum("sb,smrb->mrb", sizes, each) / sizes.sum(axis=0)
+    found, nothing = [], np.full((len(metrics), len(wide.scores), 1 + n_resamples), np.nan)
     for cell in cells:
-        value = {metric: each[:, 0] for metric, each in values.get(cell.name, empty).items()}
+        sampled = dict(zip(metrics, both.get(cell.name, nothing), strict=True))
+        values, samples = ({metric: each[:, part] for metric, each in sampled.items()} for part in (0, slice(1, None)))
         size = int(cell.rows.sum()), len(np.unique(plan.codes[cell.rows]))
-        done = cell.name in values
-        found.append(SampledCell(cell.name, *size, cell.note, done, value, samples.get(cell.name, empty)))
+        found.append(SampledCell(cell.name, *size, cell.note, cell.name in both, values, samples))
     return found
-
-
-def _over(plan: ResamplePlan, engines: dict, parts: list[str]) -> dict[str, dict[str, np.ndarray]]:
-    """Each cell's metrics [R, B] over a plan, and within systems from those of `parts`."""
-    sizes = {name: np.empty(plan.n_resamples) for name in engines}
-    sampled = {
-        name: {metric: np.empty((len(engine.scores), plan.n_resamples)) for metric in engine.metrics}
-        for name, (_, engine) in engines.items()
-    }
-
-    def fill(task: tuple[str, slice]) -> None:
-        name, span = task
-        rows, engine = engines[name]
-        weights = plan.weights(span, rows)
-        sizes[name][span] = weights.sum(axis=0)
-        for metric, value in engine(weights).items():
-            sampled[name][metric][:, span] = value
-
-    # numpy lets go of the interpreter in its loops, and each task writes to a place of its own
-    with ThreadPoolExecutor(min(MOST_THREADS, os.cpu_count() or 1)) as pool:
-        list(pool.map(fill, [(name, span) for name in engines for span in plan.spans()]))
-    if parts:
-        drawn = np.stack([sizes[part] for part in parts])
-        each = {m: np.stack([sampled[part][m] for part in parts]) for m in sampled[parts[0]]}  # [systems, R, B]
-        with np.errstate(invalid="ignore"):
-            # one system undefined in a resample (or not drawn: 0 · NaN) leaves the mean undefined there
-            sampled[WITHIN] = {m: np.einsum("sb,srb->rb", drawn, e) / drawn.sum(axis=0) for m, e in each.items()}
-    return sampled
 
 
 def breakdown(
@@ -343,9 +329,7 @@ def _paired_seeds(wide: Wide, pair: tuple) -> tuple[list, str]:
 
 # --- in print -------------------------------------------------------------------------------------------
 
-FORMATS = ("styler", "markdown", "latex")
-_TEXTS = {".md": "markdown", ".tex": "latex"}
-EMPTY = "–"
+EMPTY, _BELOW = "–", "font-style: italic; color: #555"  # the look of the rows below the models
 METRIC_NAMES = {"srcc": "SRCC", "lcc": "LCC", "ktau": "KTAU", "mse": "MSE"}
 FLOOR_ROW, CEILING_ROW, N_ROW = "floor (never listens)", "ceiling", "n"
 NEEDED = ("value", "low", "high", "n", "n_constant", "n_seeds", "seed_sd", "floor", "ceiling", "p", "mark", "family")
@@ -356,6 +340,11 @@ _LATEX = str.maketrans(
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", "≤": r"$\leq$", "±": r"$\pm$", "−": r"$-$"}
     | {"†": r"\dag{}", "‡": r"\ddag{}", "–": "--", "“": "``", "”": "''"}
 )
+_ESCAPED = {
+    "latex": lambda text: str(text).translate(_LATEX),
+    "markdown": lambda text: re.sub(r"([\\|*_<`])", r"\\\1", str(text)),
+    "styler": lambda text: html.escape(str(text)),
+}
 
 
 def render_table(frame: pd.DataFrame, format: str, label: str, names: Mapping[str, str] | None = None):
@@ -368,30 +357,31 @@ def render_table(frame: pd.DataFrame, format: str, label: str, names: Mapping[st
     the marks mean and what is missing. The title is the family's name. names: what models and cells are called in
     print. ValueError for another format, a missing column, no rows, or rows that are there twice.
     """
-    choice(format, "format", FORMATS)
+    choice(format, "format", ("styler", "markdown", "latex"))
     names, keys = names or {}, ["model", "cell", "metric"]
     need_columns(frame, "the table", (*keys, *NEEDED))
     if not len(frame) or frame.duplicated(keys).any():
         raise ValueError(f"a table needs rows, one for each {listed(keys)}; {frame.duplicated(keys).sum()} are twice")
     # empty text is read back from a CSV as NaN
-    texts = {c: frame[c].astype(object).where(frame[c].notna(), "") for c in ("mark", "family", "note")}
-    frame = frame.assign(**texts)
-    entries = [_entry(row, format) for row in frame.to_dict("records")]
-    body = _wide(frame, entries, names, format)
-    title = next((family for family in frame["family"] if family), "")
-    notes = _notes(frame, label, names)
-    if format == "styler":
-        return _styler(body, title, notes, frame["model"].nunique())
+    frame = frame.assign(**{c: frame[c].astype(object).where(frame[c].notna(), "") for c in ("mark", "family", "note")})
+    body, notes = _wide(frame, names, format), _notes(frame, label, names)
+    title = next(filter(None, frame["family"]), "")
     if format == "markdown":
-        escaped = [re.sub(r"([\\*_<`])", r"\\\1", note) for note in notes]
-        head = f"**{title}**\n\n" if title else ""
+        head, escaped = f"**{title}**\n\n" if title else "", [re.sub(r"([\\*_<`])", r"\\\1", note) for note in notes]
         return f"{head}{body.to_markdown(disable_numparse=True)}\n\n" + "".join(f"{note}  \n" for note in escaped)
-    caption = " ".join(filter(None, [title and f"{title}.", *notes])).translate(_LATEX)
-    where = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "humanclap"
-    return body.style.to_latex(
-        hrules=True, environment="table*", position="t", position_float="centering", caption=caption,
-        label=f"tab:{where}", column_format="l" + "c" * len(body.columns),
-    )  # fmt: skip
+    if format == "latex":
+        caption = " ".join(filter(None, [title and f"{title}.", *notes])).translate(_LATEX)
+        where = re.sub(r"[^a-z0-9]+", "-", title.lower()).strip("-") or "humanclap"
+        return body.style.to_latex(
+            hrules=True, environment="table*", position="t", position_float="centering", caption=caption,
+            label=f"tab:{where}", column_format="l" + "c" * len(body.columns),
+        )  # fmt: skip
+    n_models = frame["model"].nunique()
+    looks = [[look] * len(body.columns) for look in [""] * n_models + [_BELOW] * (len(body) - n_models)]
+    shown = (f"<b>{html.escape(title)}</b><br>" if title else "") + "<br>".join(map(html.escape, notes))
+    caption = [{"selector": "caption", "props": "caption-side: bottom; text-align: left; font-size: 85%"}]
+    styler = body.style.apply(lambda _: pd.DataFrame(looks, body.index, body.columns), axis=None)
+    return styler.set_caption(shown).set_table_styles(caption)
 
 
 def write_table(
@@ -402,11 +392,11 @@ def write_table(
     Each file is written whole or not at all. Raises as `render_table`, and OSError.
     """
     stem = Path(path_stem)
-    texts = {ending: render_table(frame, kind, label, names) for ending, kind in _TEXTS.items()}
+    texts = [render_table(frame, kind, label, names) for kind in ("markdown", "latex")]
     stem.parent.mkdir(parents=True, exist_ok=True)
-    paths = [stem.with_name(stem.name + ending) for ending in (".csv", *_TEXTS)]
+    paths = [stem.with_name(stem.name + ending) for ending in (".csv", ".md", ".tex")]
     files.write_table(frame.assign(data=label), paths[0], float_format="%.6g")
-    for path, text in zip(paths[1:], texts.values(), strict=True):
+    for path, text in zip(paths[1:], texts, strict=True):
         write_text(path, text)
     return paths
 
@@ -415,70 +405,55 @@ def _number(value: float) -> str:
     return EMPTY if pd.isna(value) else f"{value:.3f}".replace("-", "−")
 
 
-def _escaped(text: str, format: str) -> str:
-    if format == "latex":
-        return str(text).translate(_LATEX)
-    return re.sub(r"([\\|*_<`])", r"\\\1", str(text)) if format == "markdown" else html.escape(str(text))
-
-
 def _entry(row: dict, format: str) -> str:
     """value ± SD mark [low, high] (paper …), without what is not there."""
+    escaped = _ESCAPED[format]
     paper = f"(paper {_number(row['paper'])})" if pd.notna(row.get("paper")) else ""
     if pd.isna(row["value"]):
-        return _escaped(" ".join(filter(None, (EMPTY, paper))), format)
+        return escaped(f"{EMPTY} {paper}".strip())
     spread = "" if pd.isna(row["seed_sd"]) else f" ± {_number(row['seed_sd'])}"
     interval = "" if pd.isna(row["low"]) else f"[{_number(row['low'])}, {_number(row['high'])}]"
-    value, below = f"{_number(row['value'])}{spread}", " ".join(filter(None, (interval, paper)))
+    value, below = f"{_number(row['value'])}{spread}", f"{interval} {paper}".strip()
     if format != "latex":
-        return _escaped(" ".join(filter(None, (value + row["mark"], below))), format)
-    mark = rf"\textsuperscript{{{_escaped(row['mark'], format)}}}" if row["mark"] else ""
-    return rf"\shortstack{{{_escaped(value, format)}{mark} \\ {{\scriptsize {_escaped(below, format)}}}}}"
+        return escaped(f"{value}{row['mark']} {below}".strip())
+    mark = rf"\textsuperscript{{{escaped(row['mark'])}}}" if row["mark"] else ""
+    return rf"\shortstack{{{escaped(value)}{mark} \\ {{\scriptsize {escaped(below)}}}}}"
 
 
-def _wide(frame: pd.DataFrame, entries: list[str], names: Mapping[str, str], format: str) -> pd.DataFrame:
+def _wide(frame: pd.DataFrame, names: Mapping[str, str], format: str) -> pd.DataFrame:
     """The table as text, ready for its format: models, then floor and ceiling where any is known, and n."""
-    spots = list(dict.fromkeys(zip(frame["cell"], frame["metric"], strict=True)))
-    models = list(dict.fromkeys(frame["model"]))
-    of = dict(zip(zip(frame["model"], frame["cell"], frame["metric"], strict=True), entries, strict=True))
-    rows = {name: [of.get((name, *spot), EMPTY) for spot in spots] for name in models}
-    first = frame.drop_duplicates(["cell", "metric"]).set_index(["cell", "metric"]).loc[spots]
-    body = pd.DataFrame(list(rows.values()), index=[_escaped(names.get(m, m), format) for m in models])
+    escaped, spot = _ESCAPED[format], ["cell", "metric"]
+    frame = frame.assign(entry=[_entry(row, format) for row in frame.to_dict("records")])
+    first = frame.drop_duplicates(spot).set_index(spot)
+    body = frame.pivot(index="model", columns=spot, values="entry").fillna(EMPTY)
+    body = body.loc[frame["model"].unique(), first.index]
+    body.index = [escaped(names.get(model, model)) for model in body.index]
     for column, head in (("floor", FLOOR_ROW), ("ceiling", CEILING_ROW)):
         if frame[column].notna().any():
-            body.loc[head] = [_escaped(_number(value), format) for value in first[column]]
+            body.loc[head] = [escaped(_number(value)) for value in first[column]]
     body.loc[N_ROW] = [f"{n:,}" for n in first["n"]]
-    cells, metrics = ({spot[i] for spot in spots} for i in (0, 1))
+    one_cell, one_metric = frame["cell"].nunique() == 1, frame["metric"].nunique() == 1
     heads = []
-    for cell, metric in spots:
-        cell_name, metric_name = names.get(cell, cell.replace("<=", "≤")), METRIC_NAMES.get(metric, metric)
-        both = f"{cell_name}: {metric_name}"
-        heads.append(metric_name if len(cells) == 1 else cell_name if len(metrics) == 1 else both)
-    body.columns = [_escaped(head, format) for head in heads]
-    return body
-
-
-def _styler(body: pd.DataFrame, title: str, notes: list[str], n_models: int):
-    below = pd.Series(body.index).index[n_models:]
-    shown = f"<b>{html.escape(title)}</b><br>" if title else ""
-    styles = [[""] * len(body.columns)] * n_models
-    styles += [["font-style: italic; color: #555"] * len(body.columns)] * len(below)
-    caption = [{"selector": "caption", "props": "caption-side: bottom; text-align: left; font-size: 85%"}]
-    styler = body.style.apply(lambda _: pd.DataFrame(styles, body.index, body.columns), axis=None)
-    return styler.set_caption(shown + "<br>".join(map(html.escape, notes))).set_table_styles(caption)
+    for cell, metric in first.index:
+        cell, metric = names.get(cell, cell.replace("<=", "≤")), METRIC_NAMES.get(metric, metric)
+        heads.append(escaped(metric if one_cell else cell if one_metric else f"{cell}: {metric}"))
+    return body.set_axis(heads, axis=1)
 
 
 def _notes(frame: pd.DataFrame, label: str, names: Mapping[str, str]) -> list[str]:
     """Whatever a reader must know to use the numbers: data, intervals, seeds, marks, what is missing."""
-    first = frame.iloc[0]
-    baseline = first["baseline"] if isinstance(first["baseline"], str) else ""  # "" of a table without one
-    baseline = names.get(baseline, baseline)
+
+    def named(items) -> str:
+        return listed(names.get(item, item) for item in dict.fromkeys(items))
+
+    first, family = frame.iloc[0], next(filter(None, frame["family"]), "")
     drawn = f"{first['n_resamples']:,} resamples of captions, each with all its pairs"
     notes = [f"Data: {label}.", f"In brackets 95 % percentile bootstrap intervals over {drawn}."]
     seeds = sorted(set(frame.loc[frame["n_seeds"] > 1, "n_seeds"]))
     if seeds:
         many = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         notes.append(f"Values with ± are means over {many} training seeds, with the SD over the seeds.")
-    family = next((family for family in frame["family"] if family), "")
+    baseline = named([first["baseline"]]) if isinstance(first["baseline"], str) else ""  # "" of a table without one
     if family:
         notes.append(
             f"{BETTER} better, {WORSE} worse than {baseline}: p < {ALPHA} by paired bootstrap, two-sided, after Holm's "
@@ -487,9 +462,9 @@ def _notes(frame: pd.DataFrame, label: str, names: Mapping[str, str]) -> list[st
     elif baseline:
         notes.append(f"Differences from {baseline} are not marked: no correction for many comparisons was made.")
     if frame["floor"].notna().any():
-        named = f" ({first['floor_name']})" if first.get("floor_name") else ""
+        floor = f" ({first['floor_name']})" if first.get("floor_name") else ""
         notes.append(
-            f"{ABOVE_FLOOR} better than the floor{named}, a predictor that never listens: the paired 95 % interval of the "
+            f"{ABOVE_FLOOR} better than the floor{floor}, a predictor that never listens: the paired 95 % interval of the "
             "difference excludes zero (uncorrected)."
         )
     if frame["ceiling"].notna().any():
@@ -498,18 +473,10 @@ def _notes(frame: pd.DataFrame, label: str, names: Mapping[str, str]) -> list[st
         notes.append("“paper”: the number printed there, on its own pairs.")
     undefined = frame[(frame["n_constant"] > 0) & frame["value"].notna()]
     if len(undefined):
-        cells = listed(names.get(cell, cell) for cell in dict.fromkeys(undefined["cell"]))
-        most = f"{undefined['n_constant'].max():,}"
-        notes.append(f"Resamples in which a score was constant are left out: at most {most} ({cells}).")
-    return notes + _cell_notes(frame, names)
-
-
-def _cell_notes(frame: pd.DataFrame, names: Mapping[str, str]) -> list[str]:
-    """The frame's own notes, each once, with the cells it is about (and the models, where not all)."""
-    lines = []
+        most = f"at most {undefined['n_constant'].max():,} ({named(undefined['cell'])})"
+        notes.append(f"Resamples in which a score was constant are left out: {most}.")
+    lines = []  # the frame's own notes, each once, with the cells it is about (and the models, where not all)
     for (cell, note), rows in frame[frame["note"] != ""].groupby(["cell", "note"], sort=False):
-        about = names.get(cell, cell)
-        if rows["model"].nunique() < frame["model"].nunique():
-            about += f" ({listed(names.get(name, name) for name in dict.fromkeys(rows['model']))})"
-        lines.append(f"{about}: {note}")
-    return [f"{EMPTY}: not computed. Notes: {'; '.join(lines)}."] if lines else []
+        some = rows["model"].nunique() < frame["model"].nunique()
+        lines.append(named([cell]) + (f" ({named(rows['model'])})" if some else "") + f": {note}")
+    return notes + ([f"{EMPTY}: not computed. Notes: {'; '.join(lines)}."] if lines else [])

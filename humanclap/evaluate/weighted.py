@@ -200,52 +200,47 @@ class WeightedPartialSrcc:
     """
 
     def __init__(self, scores, target, covariates=(), categories=None):
-        self.scores = [Ranked(score) for score in np.atleast_2d(np.asarray(scores, dtype=float))]
-        self.known = [Ranked(np.asarray(values, dtype=float)) for values in (target, *covariates)]
+        scores = np.atleast_2d(np.asarray(scores, dtype=float))
+        self.ranked = [Ranked(np.asarray(values, dtype=float)) for values in (target, *covariates, *scores)]
+        self.n_known = 1 + len(covariates)
         labels = np.zeros(len(target)) if categories is None else np.asarray(categories)
         self.dummies = (labels[:, None] == np.unique(labels)).T.astype(float)  # [S, n]
 
     def __call__(self, weights: np.ndarray) -> np.ndarray:
         weights = _exact(weights)
-        n, size = weights.shape[1], len(self.dummies)
-        known = [ranked.centred(ranked.running(weights)) for ranked in self.known]
-        within = self.dummies @ weights  # [S, B]
-        inside = [self.dummies @ (ranks * weights) for ranks in known]
-        products = np.zeros((n, size + len(known), size + len(known)))  # of dummies, then target and covariates
-        products[:, np.arange(size), np.arange(size)] = within.T
-        for i, ranks in enumerate(known):
-            products[:, :size, size + i] = products[:, size + i, :size] = inside[i].T
-            for j in range(i + 1):
-                products[:, size + i, size + j] = products[:, size + j, size + i] = _dot(ranks, known[j] * weights)
-        given = [place for place in range(size + len(known)) if place != size]  # all but the target
-        values = np.full((len(self.scores), n), np.nan)
-        for model, ranked in enumerate(self.scores):
-            ranks = ranked.centred(ranked.running(weights))
-            weighted = ranks * weights
-            of_score = np.concatenate([self.dummies @ weighted, [_dot(other, weighted) for other in known]]).T
-            values[model] = _partial(products, of_score, _dot(ranks, weighted), given, size)
-        return values
+        ranks = [ranked.centred(ranked.running(weights)) for ranked in self.ranked]
+        known, scores, size = ranks[: self.n_known], ranks[self.n_known :], len(self.dummies)
+        given = [*range(size), *range(size + 1, size + self.n_known)]  # columns: dummies, target, covariates
+
+        def products(of: np.ndarray, others: list[np.ndarray]) -> np.ndarray:
+            """Sums of the products of one vector of ranks with the dummies and with `others`: [B, S + len(others)]."""
+            weighted = of * weights
+            return np.concatenate([self.dummies @ weighted, [_dot(other, weighted) for other in others]]).T
+
+        known_products = np.zeros((weights.shape[1], size + self.n_known, size + self.n_known))
+        known_products[:, np.arange(size), np.arange(size)] = (self.dummies @ weights).T
+        for place, of in enumerate(known, size):
+            known_products[:, place] = known_products[:, :, place] = products(of, known)
+        found = [_partial(known_products, products(of, [*known, of]), given, size) for of in scores]
+        return np.stack(found)
 
 
-def _partial(products, of_score, score_variance, given: list[int], target: int) -> np.ndarray:
+def _partial(products: np.ndarray, of_score: np.ndarray, given: list[int], target: int) -> np.ndarray:
     """Correlation of score and target, columns `given` regressed out, from sums of products -> [B]; NaN: nothing left.
 
-    products [B, m, m] are of target and columns, of_score [B, m] of the score with each, score_variance [B] its own.
+    products [B, m, m] are of target and columns, of_score [B, m + 1] of the score with each and with itself.
     """
-    scale = np.sqrt(np.einsum("bmm->bm", products))
-    scale = np.where(scale > 0, scale, np.inf)  # one tolerance serves all; an empty or constant column is 0 throughout
-    products = products / scale[:, :, None] / scale[:, None, :]
-    own = np.where(score_variance > 0, np.sqrt(score_variance), np.inf)
-    of_score = of_score / scale / own[:, None]
+    variances = np.concatenate([np.einsum("bmm->bm", products), of_score[:, -1:]], axis=1)
+    scale = np.sqrt(np.where(variances > 0, variances, np.inf))  # an empty or constant column is 0 throughout
+    products = products / scale[:, :-1, None] / scale[:, None, :-1]
+    of_score = of_score / scale / scale[:, -1:]
     inverse = np.linalg.pinv(products[:, given][:, :, given], rcond=NOTHING_LEFT, hermitian=True)
     sides = np.stack([of_score[:, given], products[:, target, given]], axis=1)  # [B, 2, k]
     taken = sides @ inverse @ sides.transpose(0, 2, 1)
-    score = np.isfinite(own) - taken[:, 0, 0]
-    wanted = products[:, target, target] - taken[:, 1, 1]
-    defined = (score > NOTHING_LEFT) & (wanted > NOTHING_LEFT)
+    score, wanted = of_score[:, -1] - taken[:, 0, 0], products[:, target, target] - taken[:, 1, 1]
     with np.errstate(invalid="ignore", divide="ignore"):
         value = np.clip((of_score[:, target] - taken[:, 0, 1]) / np.sqrt(score * wanted), -1, 1)
-    return np.where(defined, value, np.nan)
+    return np.where((score > NOTHING_LEFT) & (wanted > NOTHING_LEFT), value, np.nan)
 
 
 class WeightedAuc:
