@@ -32,9 +32,6 @@ SILENT_PEAK, CLIPPED_SHARE, SHORT_SECONDS = 1e-3, 1e-3, 1.0
 _NEEDED = ("audio", "text", "system", "clap_score", "status")
 
 
-# --- systems --------------------------------------------------------------------------------------------
-
-
 def system_means(scores: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -> pd.DataFrame:
     """The mean CLAPScore of each system with its interval (`evaluate.mean_interval` over prompts), highest first.
 
@@ -97,25 +94,20 @@ def finding(means: pd.DataFrame, comparisons: pd.DataFrame, references: pd.DataF
         against = f"; the same clips with other prompts score {floor:.3f}" if np.isfinite(floor) else ""
         return f"{row['system']}: mean CLAPScore {_with_interval(row)} over {row['prompts']} prompts{against}."
     sure = comparisons[comparisons["p_holm"] < 0.05].sort_values("difference", ascending=False)
-    unpaired = int((~comparisons["paired"].astype(bool)).sum())
-    parts = []
+    unpaired, parts = int((~comparisons["paired"].astype(bool)).sum()), []
     for system, rows in sure.head(6).groupby("system", sort=False):
-        others = [
-            f"{row['other']} ({row['difference']:+.3f} [{row['low']:.3f}, {row['high']:.3f}])"
-            for _, row in rows.iterrows()
-        ]
-        prompts = " or ".join(sorted({str(n) for n in rows["prompts"]}, key=int))
-        parts.append(f"{system} scores above {', '.join(others)} on {prompts} shared prompts")
+        ends = "{other} ({difference:+.3f} [{low:.3f}, {high:.3f}])"
+        others = ", ".join(ends.format(**row) for row in rows.to_dict("records"))
+        prompts = " or ".join(map(str, sorted(set(rows["prompts"]))))
+        parts.append(f"{system} scores above {others} on {prompts} shared prompts")
     if len(sure) > 6:
         parts.append(f"{len(sure) - 6} further pairs of systems differ, too")
     if len(sure) + unpaired < len(comparisons):
-        parts.append(
-            "no other pair can be told apart" if len(sure) else "no two systems can be told apart on their prompts"
-        )
+        nothing = "no two systems can be told apart on their prompts"
+        parts.append("no other pair can be told apart" if len(sure) else nothing)
     if unpaired:
         parts.append(f"{unpaired} pairs of systems share no prompt and cannot be compared")
-    sentence = "; ".join(parts)
-    return f"{sentence}."
+    return "; ".join(parts) + "."
 
 
 def side_by_side(scores: pd.DataFrame, n: int = 4) -> pd.DataFrame:
@@ -123,9 +115,6 @@ def side_by_side(scores: pd.DataFrame, n: int = 4) -> pd.DataFrame:
     shared = _per_prompt(scores).dropna()
     spread = (shared.max(axis=1) - shared.min(axis=1)).sort_values(ascending=False, kind="stable")
     return shared.loc[spread.index[:n]].rename_axis(index="text", columns=None).reset_index()
-
-
-# --- what a score is to be read against -----------------------------------------------------------------
 
 
 def other_prompts(pairs: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
@@ -172,16 +161,15 @@ def references(
     if fillers is not None:
         parts |= {f"{name}, these prompts": part for name, part in fillers.groupby("system", sort=False)}
     if rated is not None:
-        data = rated["data"].iloc[0]
-        parts[f"pairs rated {LOW_RATING:g} or less ({data})"] = rated[rated["mean_rating"] <= LOW_RATING]
-        parts[f"pairs rated {HIGH_RATING:g} or more ({data})"] = rated[rated["mean_rating"] >= HIGH_RATING]
+        data, rating = rated["data"].iloc[0], rated["mean_rating"]
+        parts[f"pairs rated {LOW_RATING:g} or less ({data})"] = rated[rating <= LOW_RATING]
+        parts[f"pairs rated {HIGH_RATING:g} or more ({data})"] = rated[rating >= HIGH_RATING]
     rows = []
     for name, part in parts.items():
         scored = part[part["status"] == OK] if len(part) else part
         row = {"reference": name, **_mean(scored, n_resamples, seed), "clips": len(scored)}
         row["prompts"] = scored["text"].nunique()
-        note = swapped.attrs.get("note", "") if name == FLOOR and not len(part) else few_prompts(row["prompts"])
-        rows.append(row | {"note": note})
+        rows.append(row | {"note": part.attrs.get("note") or few_prompts(row["prompts"])})
     return pd.DataFrame(rows)
 
 
@@ -192,8 +180,8 @@ def listens(scores: pd.DataFrame, swapped: pd.DataFrame, n_resamples: int = 2000
     """
     own, other = _scored(scores), swapped[swapped["status"] == OK] if len(swapped) else swapped
     rows = []
-    for system in sorted(set(own["system"])):
-        a, b = own[own["system"] == system], other[other["system"] == system]
+    for system, a in own.groupby("system"):
+        b = other[other["system"] == system]
         note = few_prompts(min(a["text"].nunique(), b["text"].nunique()))
         row = {"system": system, "auc": np.nan, "low": np.nan, "high": np.nan, "clips": len(a), "note": note}
         if not note:
@@ -203,9 +191,6 @@ def listens(scores: pd.DataFrame, swapped: pd.DataFrame, n_resamples: int = 2000
     return pd.DataFrame(rows)
 
 
-# --- clips ----------------------------------------------------------------------------------------------
-
-
 def best_and_worst(scores: pd.DataFrame, n: int = 4) -> pd.DataFrame:
     """The n clips with the highest and the n with the lowest cosine, none of them twice; recordings left out.
 
@@ -213,19 +198,13 @@ def best_and_worst(scores: pd.DataFrame, n: int = 4) -> pd.DataFrame:
     recordings (GROUND_TRUTH) is shown as it is.
     """
     scored = _scored(scores).sort_values(["cosine", "audio", "text"], ascending=[False, True, True], ignore_index=True)
-    generated = scored[~scored["system"].map(is_ground_truth)]
-    scored = generated if len(generated) else scored
+    recorded = scored["system"].astype(str).str.strip().str.lower().isin(GROUND_TRUTH)
+    scored = scored if recorded.all() else scored[~recorded]
     n = min(n, len(scored) // 2) or 1
     best, worst = scored.head(n), scored.tail(n if len(scored) > 1 else 0)[::-1]
-    picked = pd.concat([best, worst], ignore_index=True)
-    places = [f"best {i + 1}" for i in range(len(best))] + [f"worst {i + 1}" for i in range(len(worst))]
-    picked.insert(0, "place", places)
+    places = [f"{end} {i + 1}" for end, part in (("best", best), ("worst", worst)) for i in range(len(part))]
+    picked = pd.concat([best, worst], ignore_index=True).assign(place=places)
     return picked[["place", "system", "audio", "text", "cosine", "clap_score"]]
-
-
-def is_ground_truth(system: str) -> bool:
-    """Whether a system's name says that its clips are recordings."""
-    return str(system).strip().lower() in GROUND_TRUTH
 
 
 def panel_titles(picked: pd.DataFrame) -> list[str]:
@@ -239,32 +218,22 @@ def heard_seconds(clap) -> float:
     return clap.n_samples / clap.sample_rate
 
 
-def clip_table(scores: pd.DataFrame, root: Path, window_seconds: float) -> pd.DataFrame:
-    """Each scored clip's audio, system, seconds, and silent, clipped, short (see SILENT_PEAK) and longer than the window."""
-    clips = _scored(scores)[["audio", "system"]].drop_duplicates(ignore_index=True)
+def durations(scores: pd.DataFrame, root: Path, window_seconds: float) -> pd.DataFrame:
+    """Per system: scored clips, shortest, median and longest in seconds, and how many are longer than the window,
+    shorter than 1 s, silent, clipped (see SILENT_PEAK)."""
     rows = []
-    for name in clips["audio"]:
-        wave, rate = audio.decode_mono(root / name)
+    for clip in _scored(scores)[["audio", "system"]].drop_duplicates().itertuples():
+        wave, rate = audio.decode_mono(root / clip.audio)
         seconds, level = len(wave) / rate, np.abs(wave)
-        row = {
-            "seconds": seconds,
-            "silent": level.max() < SILENT_PEAK,
-            "clipped": (level >= 0.999).mean() > CLIPPED_SHARE,
-        }
-        rows.append(row | {"short": seconds < SHORT_SECONDS, "longer": seconds > window_seconds + 1e-3})
-    return pd.concat([clips, pd.DataFrame(rows)], axis=1)
-
-
-def durations(clips: pd.DataFrame, window_seconds: float) -> pd.DataFrame:
-    """Of `clip_table`, per system: clips, shortest, median and longest in seconds, and how many are longer than the
-    window, shorter than 1 s, silent, clipped."""
-    groups = clips.groupby("system")
+        row = {"system": clip.system, "seconds": seconds, "longer": seconds > window_seconds + 1e-3}
+        row |= {"under 1 s": seconds < SHORT_SECONDS, "silent": level.max() < SILENT_PEAK}
+        rows.append(row | {"clipped": (level >= 0.999).mean() > CLIPPED_SHARE})
+    groups = pd.DataFrame(rows).groupby("system")
     table = groups["seconds"].agg(clips="size", shortest="min", median="median", longest="max")
-    longer = f"longer than the {window_seconds:g} s window"
-    counts = groups[["longer", "short", "silent", "clipped"]].sum().astype(int)
+    counts = groups[["longer", "under 1 s", "silent", "clipped"]].sum().astype(int)
     if np.isnan(window_seconds):  # the backend does not say
         counts = counts.drop(columns="longer")
-    return table.join(counts.rename(columns={"longer": longer, "short": "under 1 s"})).reset_index()
+    return table.join(counts.rename(columns={"longer": f"longer than the {window_seconds:g} s window"})).reset_index()
 
 
 def facts(scores: pd.DataFrame, n_resamples: int, seed: int, rated: pd.DataFrame | None = None) -> pd.DataFrame:
@@ -295,9 +264,6 @@ def facts(scores: pd.DataFrame, n_resamples: int, seed: int, rated: pd.DataFrame
     rows["interval by"] = f"bootstrap over prompts (expanded percentile), {n_resamples:,} resamples, seed {seed}"
     rows["agreement of this CLAP with ratings"] = agreement
     return pd.DataFrame({"fact": list(rows), "value": list(rows.values())})
-
-
-# --- the page -------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -353,23 +319,15 @@ def write_page(
 
 def readable(table: pd.DataFrame) -> pd.DataFrame:
     """A table of this module for people: headings in words, an interval in one column, three digits, no empty column."""
-    table = table.copy()
+    table = table.drop(columns="paired", errors="ignore")
     if {"low", "high"} <= set(table):
-        ends = [
-            f"{low:.3f} to {high:.3f}" if np.isfinite(low) else "–" for low, high in zip(table["low"], table["high"])
-        ]
+        ends = [f"{a:.3f} to {b:.3f}" if np.isfinite(a) else "–" for a, b in zip(table["low"], table["high"])]
         table.insert(list(table).index("low"), "95 % interval", ends)
         table = table.drop(columns=["low", "high"])
-    if "paired" in table:
-        table = table.drop(columns="paired")
     if "note" in table and not table["note"].astype(bool).any():
         table = table.drop(columns="note")
     words = {"shared_mean": "mean, shared prompts", "zero_share": "zero scores", "p_holm": "p (Holm)", "auc": "AUC"}
-    words |= {"left_out": "prompts left out", "prompts": "prompts", "clap_score": "CLAPScore", "text": "prompt"}
-    return _formatted(table.rename(columns=words))
-
-
-def _formatted(table: pd.DataFrame) -> pd.DataFrame:
+    table = table.rename(columns=words | {"left_out": "prompts left out", "clap_score": "CLAPScore", "text": "prompt"})
     return pd.DataFrame({name: [_cell(str(name), value) for value in table[name]] for name in table})
 
 
@@ -396,9 +354,6 @@ def _sound(path: Path) -> str | None:
         return None
     kind = _MEDIA_TYPES.get(path.suffix.lower(), "audio/wav")
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
-
-
-# --- the arithmetic -------------------------------------------------------------------------------------
 
 
 def _scored(scores: pd.DataFrame) -> pd.DataFrame:
