@@ -105,14 +105,6 @@ def test_lcc_is_that_of_human_ceiling_and_mse_its_noise():
     assert table.loc[("within systems", "lcc"), "ceiling"] == pytest.approx(expected)
 
 
-def test_order_of_rows_and_global_state_change_nothing():
-    ratings = made(300)
-    first = cell_ceilings(ratings, "score_range", n_resamples=5)
-    np.random.seed(1)
-    again = cell_ceilings(ratings.sample(frac=1, random_state=0), "score_range", n_resamples=5)
-    pd.testing.assert_frame_equal(first, again, rtol=1e-9)
-
-
 def test_systems_that_are_not_known_not_natural_or_too_small():
     table = cell_ceilings(made(systems=False), "system", metrics=("srcc",), n_resamples=0).set_index("cell")
     assert table.loc["all", "ceiling"] > 0.5 and table.loc["tango", "note"] == "no system known"

@@ -60,12 +60,6 @@ def runs_of(study, name, model):
     return [run for _, run in rows.groupby("training_seed", dropna=False)]
 
 
-def test_columns_and_rows(table):
-    assert " ".join(table.columns) == "model control value low high n n_undefined n_seeds seed_sd note"
-    for model in ("listens", "clip", "blind"):
-        assert tuple(table.loc[table["model"] == model, "control"]) == CONTROLS
-
-
 def test_values_are_those_of_scipy_and_of_the_single_functions(study, table):
     found = table.set_index(["model", "control"])["value"]
     for model in ("listens", "clip"):
@@ -125,16 +119,6 @@ def test_intervals_are_the_loops_over_resamples(study, table):
     assert tuple(found.loc[CONTROLS[5]]) == pytest.approx(tuple(np.quantile(aucs, [0.025, 0.975])), abs=1e-12)
 
 
-def test_who_listens_and_who_does_not(table):
-    found = table.set_index(["model", "control"])
-    for control in (CONTROLS[4], CONTROLS[1]):
-        assert found.loc[("listens", control), "low"] > 0
-    assert found.loc[("clip", CONTROLS[4]), "low"] < 0.05
-    for control in CONTROLS[5:]:
-        assert found.loc[("listens", control), "low"] > 0.5
-        assert found.loc[("clip", control), "value"] == pytest.approx(0.5, abs=0.15)
-
-
 def test_seeds_and_gaps_are_told(table):
     found = table.set_index(["model", "control"])
     assert (found.loc["listens", "n_seeds"] == 2).all() and found.loc["listens", "seed_sd"].notna().all()
@@ -187,11 +171,8 @@ def test_too_few_pairs_and_ties_are_marked_cells(study):
     ("changes", "message"),
     [
         ({"scores": lambda t: t[t["training_seed"] != 1]}, "in one of them only: listens, seed 1"),
-        ({"scores": lambda t: t[t["model"] != "clip"]}, "swapped has models that scores lacks: clip"),
-        ({"swapped": lambda t: t.drop(columns="original_text")}, "swapped has no column original_text"),
         ({"swapped": lambda t: t[t["system"] != "tango"]}, "it lacks 60 of 180 and has 120"),
         ({"swapped": lambda t: t.assign(target=1 - t["target"])}, "targets of swapped"),
-        ({"anchors": lambda t: t.drop(columns="clap_score")}, "no column clap_score"),
     ],
 )
 def test_bad_input_is_named(study, changes, message):

@@ -117,16 +117,6 @@ def test_the_order_of_all_rows_changes_no_number(table):
         pd.testing.assert_frame_equal(second.loc[first.index], first, rtol=0, atol=1e-12)
 
 
-def test_floor_stands_beside_every_cell(table, pairs):
-    blind = table.assign(blind=table["system"].map({s: i for i, s in enumerate(SYSTEMS)}).astype(float))
-    found = breakdown(blind, by="system", floor="blind", n_resamples=B).set_index(["model", "cell"])
-    expected = stats.spearmanr(pairs["system"].map({s: i for i, s in enumerate(SYSTEMS)}), pairs["target"]).statistic
-    assert found.loc[("laion", "all"), "floor"] == pytest.approx(expected)
-    assert np.isnan(found.loc[("laion", "tango"), "floor"])  # constant within a system
-    without = breakdown(table, by="system", n_resamples=B).set_index(["model", "cell"])
-    pd.testing.assert_frame_equal(found.drop(columns="floor"), without)
-
-
 def test_empty_small_and_constant_cells_stay_and_are_marked(table):
     few = table[
         (table["system"] != "tango")
@@ -166,16 +156,12 @@ def test_a_plain_table_without_systems(table):
 @pytest.mark.parametrize("metric", ["srcc", "mse"])
 def test_differences_equal_compare(table, pairs, metric):
     found = differences(table, "laion", metrics=metric, n_resamples=B, seed=7).set_index("model")
-    assert list(found.index) == ["human-clap", "clipped"]
     scores = {name: rows["clap_score"] for name, rows in table.groupby("model")}
-    for name in found.index:
+    for name, row in found.iterrows():
         one = compare(scores[name], scores["laion"], pairs["target"], pairs["text"], metric, B, seed=7)
-        row = found.loc[name]
-        assert row[["difference", "low", "high", "p"]].tolist() == pytest.approx(
-            [one.difference, one.low, one.high, one.p]
-        )
-        assert (row["value"], row["baseline_value"]) == pytest.approx((one.a, one.b))
-        assert (row["n"], row["n_constant"], row["baseline"]) == (one.n, one.n_constant, "laion")
+        expected = [one.difference, one.low, one.high, one.p, one.a, one.b]
+        columns = ["difference", "low", "high", "p", "value", "baseline_value"]
+        assert row[columns].tolist() == pytest.approx(expected)
 
 
 def with_nan(table):
@@ -189,15 +175,7 @@ def with_nan(table):
     [
         (with_nan, {}, r"3 of 360 values of clap_score are not finite.*'laion': 2.*'human-clap': 1"),
         (lambda t: t.drop(index=0), {}, r"'human-clap' lacks 0 pairs of 'laion' and has 1.*natural/test/0.wav"),
-        (lambda t: t.drop(index=200), {}, "'human-clap' lacks 1 pairs of 'laion'"),
-        (lambda t: pd.concat([t, t.iloc[[0]]]), {}, "'laion' has 1 pairs twice"),
-        (lambda t: t.drop(columns="clap_score"), {}, "no column clap_score; it has: audio, text"),
         (lambda t: t.drop(columns="mean_rating"), {"by": "score_range"}, "column mean_rating"),
-        (
-            lambda t: t.assign(target=t["target"] + (t.index == 150)),
-            {},
-            "target differs between 'laion' and 'human-clap'",
-        ),
         (
             lambda t: t.assign(system=t["system"].where(t["audio"] != t["audio"][0])),
             {"by": "system"},
@@ -205,9 +183,7 @@ def with_nan(table):
         ),
         (lambda t: t.assign(model=t["model"].where(t.index > 0)), {}, "the score table: 1 of 360 rows have no model"),
         (lambda t: t.iloc[:0], {}, "no rows"),
-        (lambda t: t, {"by": "speaker"}, "by must be one of overall, system, score_range.* not 'speaker'"),
         (lambda t: t, {"metrics": ["rmse"]}, "metric.* must be one of .*rmse"),
-        (lambda t: t, {"seed": 1.5}, "seed must be a whole number of at least 0"),
         (lambda t: t.assign(blind=np.nan), {"floor": "blind"}, "floor column blind holds 120 NaN"),
     ],
 )

@@ -102,16 +102,6 @@ def test_seeds_that_only_one_model_has_are_left_out_by_name(table, pairs):
     assert found.loc["wsce+mse", "n_seeds"] == 4 and found.loc["wsce+mse", "note"] == ""
 
 
-def test_an_empty_cell_stays_and_other_models_do_not_matter(table):
-    few = table[table["system"] != "tango"]
-    found = ablation(few, by="system", n_resamples=B, correct=False)
-    assert (found.loc[found["cell"] == "tango", "note"] == "no such pairs").all()
-    numbers = ["difference", "low", "high", "p", "seed_sd", "seed_min", "seed_t_low"]
-    assert found.loc[found["cell"] == "tango", numbers].isna().all(axis=None)
-    more = pd.concat([few, few[few["model"] == "mae"].assign(model="other")])
-    pd.testing.assert_frame_equal(ablation(more, by="system", n_resamples=B, correct=False), found)
-
-
 @pytest.mark.parametrize(
     ("spoil", "arguments", "message"),
     [

@@ -70,16 +70,11 @@ def test_a_seed_with_a_constant_score_leaves_the_mean_empty_and_says_so(table):
     ("spoil", "message"),
     [
         (lambda t: t.drop(columns="training_seed"), r"'wsce\+mae' has 240 pairs twice.*need the column training_seed"),
-        (lambda t: pd.concat([t, t.iloc[[-1]]]), r"'wsce\+mae' \(training seed 5\) has 1 pairs twice"),
         (
             lambda t: t.assign(training_seed=t["training_seed"].where(t.index != len(t) - 1)),
             r"1 rows of model 'wsce\+mae' have a training_seed that is no whole number, for instance nan",
         ),
         (lambda t: t.assign(training_seed=t["training_seed"] / 2), "training_seed that is no whole number.*0.5"),
-        (
-            lambda t: t.assign(target=t["target"] + (t.index == len(t) - 1)),
-            r"target differs between 'laion' and 'wsce\+mae' \(training seed 5\)",
-        ),
     ],
 )
 def test_broken_seeds_are_named(table, spoil, message):

@@ -1,5 +1,7 @@
 """What a score is worth: correlations, intervals, the paper's tables, ceilings, floors and controls."""
 
+# ruff: noqa: F401
+
 from .agreement import ceiling_table, human_ceiling, listener_habits, screening_agreement, screening_rules
 from .bootstrap import (
     Comparison,
@@ -21,47 +23,3 @@ from .listening import AnchorAuc, anchor_auc, listening_table, swap_captions
 from .systems import SYSTEMS_NOTE, preferences, system_means
 from .tables import ablation, breakdown, paper_table, render_table, write_table
 from .weighted import METRICS, WeightedCorrelations
-
-__all__ = [
-    "METRICS",
-    "SYSTEMS_NOTE",
-    "AnchorAuc",
-    "Comparison",
-    "Correlations",
-    "ResamplePlan",
-    "WeightedCorrelations",
-    "ablation",
-    "anchor_auc",
-    "blind_baselines",
-    "blind_predictions",
-    "bootstrap_correlations",
-    "bootstrap_samples",
-    "breakdown",
-    "calibrate",
-    "calibrated_scores",
-    "ceiling_table",
-    "cell_ceilings",
-    "compare",
-    "correlations",
-    "cross_fitted_blind",
-    "fit_map",
-    "holm",
-    "homogeneous_score",
-    "human_ceiling",
-    "listener_habits",
-    "listening_table",
-    "mean_interval",
-    "paired_p",
-    "paper_table",
-    "preferences",
-    "reliability_curve",
-    "render_table",
-    "screened_ceilings",
-    "screening_agreement",
-    "screening_rules",
-    "strongest_blind",
-    "swap_captions",
-    "system_means",
-    "two_sided_p",
-    "write_table",
-]

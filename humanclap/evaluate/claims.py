@@ -47,11 +47,10 @@ def ledger(
     """
     settings = {"n_resamples": n_resamples, "seed": seed, "correct": False, "metrics": ("srcc",)}
     tables = [paper_table(scores, by, baseline, **settings) for by in ("overall", "system", "score_range")]
-    gains = pd.concat(tables, ignore_index=True)
-    gains = gains[(gains["model"] == model) & gains["difference"].notna()].drop_duplicates("cell").set_index("cell")
-    gains = gains[["difference", "diff_low", "diff_high", "n"]].set_axis(["here", "low", "high", "n"], axis=1)
-    rivals = scores[scores["model"] != baseline]
-    best = pd.DataFrame(columns=gains.columns)
+    gains = pd.concat(tables, ignore_index=True).query("model == @model").dropna(subset="difference")
+    gains = gains.drop_duplicates("cell").set_index("cell")[["difference", "diff_low", "diff_high", "n"]]
+    gains.columns = ["here", "low", "high", "n"]
+    rivals, best = scores[scores["model"] != baseline], gains.iloc[:0]
     if rivals["model"].nunique() > 1:
         against = paper_table(rivals, "overall", model, **settings).set_index("model").drop(model)
         ends = {"here": -against["difference"], "low": -against["diff_high"], "high": -against["diff_low"]}
