@@ -134,8 +134,8 @@ def human_ceiling(ratings: pd.DataFrame, n_splits: int = 100, n_resamples: int =
         reliability = σ²_p / (σ²_p + σ²_e · mean(1 / n_i)),        LCC ceiling = √reliability,
 
     with the harmonic mean of the n_i in the place of the usual n; at equal n it is ICC(1, n). A negative σ²_p is set to
-    0. Split-half: the ratings of each pair with at least two are dealt at random into two halves
-    (of an odd number either half gets one more) and the SRCC of the halves' means is averaged over `n_splits`.
+    0. Split-half: the ratings of each pair with at least two are dealt at random into two halves (of an odd number
+    either half gets one more) and the SRCC of the halves' means is averaged over `n_splits`.
 
     Intervals (95 %): percentile bootstrap over captions with all their pairs and ratings, never over listeners. For the
     split-half, each resample averages the first 10 splits, and the interval is moved to centre on all of them.
@@ -198,15 +198,12 @@ def ceiling_table(ratings: pd.DataFrame, n_splits: int = 100, n_resamples: int =
     for cell in cells:
         part = ratings[cell.rows]
         raters = part.groupby(PAIR, observed=True).size()
-        if len(raters) < 2 or raters.max() < 2:
-            row, note = {"n_pairs": len(raters), "n_ratings": len(part)}, "fewer than 2 pairs, or none with 2 ratings"
-        else:
+        row, note = {"n_pairs": len(raters), "n_ratings": len(part)}, "fewer than 2 pairs, or none with 2 ratings"
+        if len(raters) > 1 and raters.max() > 1:
             row, note = vars(human_ceiling(part, n_splits, n_resamples, seed)), ""
         rows.append({"subset": cell.name, **row, "note": note})
     return pd.DataFrame(rows)
 
-
-# --- rules on listeners ---------------------------------------------------------------------------------
 
 EVERYBODY, PAPERS, RELATES, SCALED = "no screening", "anchor mean <= 2", "RELATE's own", "z-scored"
 NEAR = "another within 5"

@@ -56,9 +56,7 @@ def _predictions(train_pairs: pd.DataFrame, test_pairs: pd.DataFrame, penalty: f
     if systems is not None:
         means = pd.Series(target).groupby(np.asarray(train_pairs["system"])).mean()
         predictions[SYSTEM] = means.loc[np.asarray(test_pairs["system"])].to_numpy()
-    train, test = (
-        np.hstack([_dummies(pairs, systems), caption_features(pairs)]) for pairs in (train_pairs, test_pairs)
-    )
+    train, test = (np.hstack([_dummies(p, systems), caption_features(p)]) for p in (train_pairs, test_pairs))
     # lstsq takes the smallest solution where a column says nothing new (no temporal word in train, say)
     coefficients, *_ = np.linalg.lstsq(train, target, rcond=None)
     together = "words+temporal" if systems is None else "system+words+temporal"

@@ -25,7 +25,6 @@ from humanclap.files import write_text
 from .bootstrap import (
     ALPHA,
     CORRECTION_RESAMPLES,
-    TAIL,
     Estimate,
     ResamplePlan,
     bootstrap_samples,
@@ -188,10 +187,10 @@ def _table(table, by, baseline, floor, metrics, n_resamples, seed) -> pd.DataFra
     """The numbers of every model in every cell: value, floor, difference from the baseline (None: none), notes."""
     metrics = _metrics(metrics, by)
     wide, blind = _with_floor(table, floor)
-    if baseline is not None and (baseline not in wide.models or len(wide.models) == 1):
-        alone = baseline in wide.models
-        lacks = "nothing to compare with it" if alone else f"Available: {listed(wide.models)}"
-        raise ValueError(f"baseline {baseline!r} is {'the only model' if alone else 'not in'} the table. {lacks}")
+    if baseline is not None and baseline not in wide.models:
+        raise ValueError(f"baseline {baseline!r} is not in the table. Available: {listed(wide.models)}")
+    if baseline is not None and len(wide.models) == 1:
+        raise ValueError(f"baseline {baseline!r} is the only model in the table: nothing to compare with it")
     base = None if baseline is None else wide.rows(baseline)
     nothing = Estimate(np.nan, np.full(n_resamples, np.nan))
     rows = []
@@ -297,7 +296,7 @@ def ablation(
                 value, of_reference = cell.estimate(metric, runs), cell.estimate(metric, others)
                 difference = value - of_reference
                 each = cell.values[metric][runs] - cell.values[metric][others]
-                half = stats.t.ppf(TAIL[1], len(each) - 1) * seed_sd(each) / np.sqrt(len(each))
+                half = stats.t.ppf(1 - ALPHA / 2, len(each) - 1) * seed_sd(each) / np.sqrt(len(each))
                 row = {"model": name, "reference": reference, "cell": cell.name, "metric": metric}
                 row |= {"value": value.value, "reference_value": of_reference.value, "difference": difference.value}
                 row |= {**difference.row(), "p": difference.p(cell.n_captions), "p_holm": np.nan}
@@ -326,8 +325,6 @@ def _paired_seeds(wide: Wide, pair: tuple) -> tuple[list, str]:
     alone = [f"{seed} of {name}" for name in seeds for seed in seeds[name] if seed not in both]
     return both, f"without training seeds that only one has: {listed(alone)}" if alone else ""
 
-
-# --- in print -------------------------------------------------------------------------------------------
 
 EMPTY, _BELOW = "–", "font-style: italic; color: #555"  # the look of the rows below the models
 METRIC_NAMES = {"srcc": "SRCC", "lcc": "LCC", "ktau": "KTAU", "mse": "MSE"}
