@@ -358,21 +358,6 @@ def test_a_small_disk_stops_the_run_and_says_how_to_go_on(places, monkeypatch):
     assert demo.missing.empty and "estimate" not in str(demo) and "estimate" in str(check)
 
 
-@pytest.mark.parametrize("gigabytes, doubt", [(80, False), (12, True)])
-def test_a_small_gpu_is_mentioned_and_not_refused(places, monkeypatch, gigabytes, doubt):
-    import torch
-
-    properties = type("Properties", (), {"total_memory": gigabytes * 10**9})
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
-    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda device: properties)
-    monkeypatch.setattr(preflight_module, "_matrix_rate", lambda device: 1e14)
-    row = study.preflight("paper", study.Lineup({}, "none", "")).table.set_index("need").loc["GPU memory"]
-    assert (
-        row["state"] == "here" and ("lower batch_size" in row["detail"]) == doubt and f"{gigabytes} GB" in row["detail"]
-    )
-
-
 def test_the_estimate_grows_with_the_work_and_falls_with_the_speed(places, monkeypatch):
     lineup, hours = study.Lineup({}, "none", ""), []
     for rate, epochs, seeds in ((1e12, 50, 1), (1e12, 100, 1), (1e12, 50, 3), (2e12, 50, 1)):
@@ -413,16 +398,18 @@ def test_checkpoints_are_found_by_loss_and_seed_in_their_order(places):
 def test_shared_features_are_made_once_and_change_no_score(tmp_path, monkeypatch, limit_bytes, reads):
     from humanclap import load_clap, score_pairs
     from humanclap.clap.huggingface import HuggingFaceClap
-    from humanclap.study.models import SharedFeatures
+    from humanclap.study.models import with_shared_features
 
     tiny_clap_folder, clips = save_clap(tmp_path / "tiny"), save_clips(tmp_path / "clips")
     texts = [f"sound number {i}" for i in range(len(clips))]
     alone = score_pairs(load_clap(tiny_clap_folder), clips, texts, progress=False)
     calls, own = [], HuggingFaceClap.audio_features
     monkeypatch.setattr(HuggingFaceClap, "audio_features", lambda clap, paths: calls.append(paths) or own(clap, paths))
-    shared = SharedFeatures(limit_bytes)
+    shared: dict = {}
     for _ in range(2):  # two checkpoints with one front end
-        scores = score_pairs(shared.through(load_clap(tiny_clap_folder)), clips, texts, progress=False)
+        scores = score_pairs(
+            with_shared_features(load_clap(tiny_clap_folder), shared, limit_bytes), clips, texts, progress=False
+        )
         assert (scores["status"] == "ok").all()
         np.testing.assert_allclose(scores["cosine"], alone["cosine"], atol=1e-6)
     assert len(calls) == reads

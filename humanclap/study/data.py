@@ -17,7 +17,7 @@ from humanclap.files import expanded, sha256_of
 from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
 
-from .models import Lineup, SharedFeatures, checkpoints
+from .models import Lineup, checkpoints, with_shared_features
 from .run import Study, StudyError, cache_folder, runs_folder
 
 REAL, SYNTHETIC = "RELATE ratings", "synthetic"
@@ -237,9 +237,9 @@ def score_variants(run: Study, corpus: Corpus, pairs: pd.DataFrame) -> pd.DataFr
     """The long score table of `pairs` under every checkpoint of notebook 03, with its `training_seed`."""
     from humanclap.clap import load_clap
 
-    found, shared = [], SharedFeatures()
+    found, shared = [], {}
     for (kind, seed), folder in checkpoints(run).items():
-        clap = shared.through(load_clap(folder))
+        clap = with_shared_features(load_clap(folder), shared)
         found.append(corpus.score_table(clap, pairs, kind).assign(training_seed=seed))
     return pd.concat(found, ignore_index=True)
 

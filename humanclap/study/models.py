@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,17 +84,12 @@ def lineup(profile: str, seed: int = 0) -> Lineup:
         sources = {name: ModelSource(name, os.fspath(folder)) for name, folder in folders.items()}
         note = "tiny ClapModels, pretrained here: they stand in for LAION CLAP and MS CLAP and are neither"
         return Lineup(sources, "laion-standin", note)
-    own = _own_checkpoints()
-    sources = {}
+    own, sources = _own_checkpoints(), {}
     for name, model in _PAPER.items():
         clap = f"{model.name}@{model.weights.revision}" if "/" in model.name else model.name
-        place = own.get(name)
-        # A ClapModel's folder goes in as the name, a file as a copy of a named model.
-        sources[name] = (
-            ModelSource(name, os.fspath(place))
-            if place and name == "laion-clapmodel"
-            else ModelSource(name, clap, place)
-        )
+        sources[name] = ModelSource(name, clap, own.get(name))
+        if name in own and name == "laion-clapmodel":  # a folder goes in as the name, a file as a copy of a named model
+            sources[name] = ModelSource(name, os.fspath(own[name]))
     note = f"published weights. {RELEASED_NOTE}"
     if own:
         note = f"NOT the published weights for {', '.join(own)}: files of your own, from HUMANCLAP_CHECKPOINTS"
@@ -126,17 +120,15 @@ def checkpoints(run: Study) -> dict[tuple[str, int], Path]:
         StudyError: a loss has none; names the notebook.
     """
     root = run.find("human-clap")
-    found = {kind: sorted(root.glob(f"{kind}/seed*/model"), key=_seed_of) for kind in KINDS}
+    found = {
+        kind: sorted((int(path.parent.name[4:]), path) for path in root.glob(f"{kind}/seed*/model")) for kind in KINDS
+    }
     if missing := [kind for kind, folders in found.items() if not folders]:
         raise StudyError(
             f"no checkpoint of {', '.join(missing)} in {root}. "
             "They come from notebooks/03_human_clap_finetuning.ipynb: run that first"
         )
-    return {(kind, _seed_of(folder)): folder for kind, folders in found.items() for folder in folders}
-
-
-def _seed_of(model_folder: Path) -> int:
-    return int(model_folder.parent.name.removeprefix("seed"))
+    return {(kind, seed): folder for kind, folders in found.items() for seed, folder in folders}
 
 
 def chosen_variant(run: Study) -> tuple[str, int] | None:
@@ -151,13 +143,12 @@ def chosen_variant(run: Study) -> tuple[str, int] | None:
 
 def chosen_loss(run: Study) -> str:
     """The loss that notebook 03 chose by validation. StudyError: it has left no choice; names the notebook."""
-    chosen = chosen_variant(run)
-    if chosen is None:
-        raise StudyError(
-            f"{run.find('tables/03_choice.csv')} is not there. It comes from notebooks/03_human_clap_finetuning.ipynb: "
-            "run that first"
-        )
-    return chosen[0]
+    if chosen := chosen_variant(run):
+        return chosen[0]
+    raise StudyError(
+        f"{run.find('tables/03_choice.csv')} is not there. It comes from notebooks/03_human_clap_finetuning.ipynb: "
+        "run that first"
+    )
 
 
 def chosen_clap(run: Study, clap: str = "", seed: int = 0) -> tuple[ModelSource, str]:
@@ -184,44 +175,26 @@ def chosen_clap(run: Study, clap: str = "", seed: int = 0) -> tuple[ModelSource,
     return claps[claps.base], "a stand-in, NOT a Human-CLAP: notebook 03 has left none in this profile"
 
 
-class SharedFeatures:
-    """Audio features kept in memory for several checkpoints: fine-tuning changes a model and not its front end."""
+def with_shared_features(clap: Clap, kept: dict, limit_bytes: int = 2_000_000_000) -> Clap:
+    """`clap`, which looks into `kept` before it reads a file: fine-tuning changes a model and not its front end.
 
-    def __init__(self, limit_bytes: int = 2_000_000_000) -> None:
-        self._kept: dict[tuple[str, str], dict[str, torch.Tensor]] = {}
-        self._room = limit_bytes  # what goes beyond is computed for each checkpoint
+    Features beyond `limit_bytes` are made anew for each checkpoint. Scores stay what they are.
+    """
+    make = clap.audio_features
 
-    def through(self, clap: Clap) -> Clap:
-        """`clap`, which looks here before it reads a file. Scores stay what they are."""
-        return _Sharing(clap, self)
-
-    def of(self, clap: Clap, path: str) -> dict[str, torch.Tensor]:
-        """The features of one file as `clap` makes them."""
+    def features(path: str) -> dict[str, torch.Tensor]:
         key = (clap.front_end, path)
-        if key not in self._kept:
-            features = clap.audio_features([path])
-            size = sum(values.numel() * values.element_size() for values in features.values())
-            if size > self._room:
-                return features
-            self._room -= size
-            self._kept[key] = features
-        return self._kept[key]
+        found = kept.get(key) or make([path])
+        size = sum(value.numel() * value.element_size() for value in found.values())
+        if key not in kept and kept.get("bytes", 0) + size <= limit_bytes:
+            kept[key], kept["bytes"] = found, kept.get("bytes", 0) + size
+        return found
 
-
-class _Sharing:
-    """A CLAP whose audio features come from a SharedFeatures; everything else is its own."""
-
-    def __init__(self, clap: Clap, shared: SharedFeatures) -> None:
-        self._clap, self._shared = clap, shared
-
-    def __getattr__(self, name: str):
-        return getattr(self._clap, name)
-
-    def audio_features(self, paths: Sequence[str | os.PathLike]) -> dict[str, torch.Tensor]:
+    def audio_features(paths) -> dict[str, torch.Tensor]:
         import torch
 
-        each = [self._shared.of(self._clap, os.fspath(path)) for path in paths]
-        return each[0] if len(each) == 1 else {name: torch.cat([one[name] for one in each]) for name in each[0]}
+        each = [features(os.fspath(path)) for path in paths]
+        return {name: torch.cat([one[name] for one in each]) for name in each[0]}
 
-    def embed_features(self, features: dict[str, torch.Tensor]):
-        return self._clap.embed_features(features)
+    clap.audio_features = audio_features
+    return clap

@@ -21,28 +21,7 @@ if TYPE_CHECKING:
 
 AUDIO_SUFFIXES = tuple(
     f".{name}"
-    for name in [
-        "wav",
-        "wave",
-        "flac",
-        "ogg",
-        "oga",
-        "opus",
-        "mp3",
-        "aif",
-        "aiff",
-        "aifc",
-        "au",
-        "snd",
-        "caf",
-        "w64",
-        "rf64",
-        "m4a",
-        "mp4",
-        "aac",
-        "wma",
-        "webm",
-    ]
+    for name in "wav wave flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 m4a mp4 aac wma webm".split()
 )
 """Files that count as clips. One that cannot be decoded keeps its row, with the reason."""
 CLIP_COLUMNS, PROMPT_COLUMNS = ("audio", "id", "file", "file_name"), ("text", "prompt", "caption")

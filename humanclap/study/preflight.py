@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from humanclap import download
+from humanclap.losses import KINDS
 from humanclap.models import MODELS
 
 from .models import Lineup
@@ -22,8 +24,6 @@ TRAIN_FLOP_PER_PAIR = 0.4e12 / 8
 SCORE_FLOP_PER_PAIR = 11.8e9 + 3.4e9
 FEATURE_BYTES_PER_CLIP = 4 * 1001 * 64 * 4  # fused: four log-mels in float32
 CHECKPOINT_BYTES = 0.62e9  # a ClapModel in float32; what resuming needs is three times that, twice at most
-EXPECTED_GPU_BYTES = 15e9
-"""What training at the paper's settings is expected to fit into (a card sold as 16 GB); not measured, so it stops nobody."""
 EFFICIENCY = 0.35
 """Share of a matrix product's speed that training reaches; an assumption, and the estimate is no better than it."""
 
@@ -66,46 +66,49 @@ def preflight(
 
     Nothing is fetched, opened or raised here: `.table` shows all, `.require()` stops a run that lacks something.
     """
-    from humanclap.losses import KINDS
+    import torch
 
-    trainings = len(KINDS) * seeds
-    pairs = n_train if n_train >= 1 else n_train * n_pairs / 2
-    rows = _data_rows(profile) + _model_rows(profile, lineup)
-    needed = FEATURE_BYTES_PER_CLIP * n_pairs + CHECKPOINT_BYTES * (trainings + 6) if profile != "demo" else 0.5e9
-    rows.append(_disk_row(needed))
-    device, rate, device_row = _device(profile)
-    rows.append(device_row)
-    hours = float("nan")  # in the demo nothing is estimated: the notebooks' first cells say what it took
-    if profile != "demo":
-        flop = trainings * epochs * pairs * TRAIN_FLOP_PER_PAIR + SCORE_FLOP_PER_PAIR * n_pairs * 2 * (trainings + 5)
-        hours = flop / (rate * EFFICIENCY) / 3600
-    return Preflight(pd.DataFrame(rows, columns=["need", "state", "detail", "command"]), hours, device)
+    from humanclap.clap.embedder import choose_device
 
-
-def _data_rows(profile: str) -> list[tuple]:
-    if profile == "demo":
-        return [("rated pairs with clips", MADE, "the synthetic corpus", "")]
-    from humanclap import download
-
-    places = [("scores/REL.csv", "relate"), ("RELATE_wave", "relate-audio")]
-    if os.environ.get("HUMANCLAP_RELATE"):  # copied by hand, or ratings of one's own: taken as it is
-        found = [(need, download.relate_folder() / need, f"humanclap fetch {source}") for need, source in places]
-        return [
-            (need, HERE, f"in HUMANCLAP_RELATE: {path}", "") if path.exists() else (need, MISSING, str(path), command)
-            for need, path, command in found
-        ]
-    return [row for piece, source in places for row in _pieces(download.status(source), (piece, f"{piece}.zip"), piece)]
+    device = torch.device(choose_device("auto"))
+    name = f"{device.type.upper()} ({torch.get_num_threads()} threads)"
+    detail = name if profile == "demo" else f"{name}: no CUDA GPU is seen"
+    if device.type == "cuda":
+        name = torch.cuda.get_device_name(device)
+        detail = f"{name}, {torch.cuda.get_device_properties(device).total_memory / 1e9:.0f} GB"
+    last = ("device", HERE, detail, "")
+    if profile == "demo":  # nothing is estimated: the notebooks' first cells say what it took
+        rows = [("rated pairs with clips", MADE, "the synthetic corpus", "")]
+        rows += [(row, MADE, "a tiny stand-in", "") for row in lineup.names] + [_disk_row(0.5e9), last]
+        return Preflight(_table(rows), float("nan"), name)
+    trainings, pairs = len(KINDS) * seeds, n_train if n_train >= 1 else n_train * n_pairs / 2
+    flop = trainings * epochs * pairs * TRAIN_FLOP_PER_PAIR + SCORE_FLOP_PER_PAIR * n_pairs * 2 * (trainings + 5)
+    disk = _disk_row(FEATURE_BYTES_PER_CLIP * n_pairs + CHECKPOINT_BYTES * (trainings + 6))
+    rows = [*_data_rows(), *_model_rows(lineup), disk, last]
+    return Preflight(_table(rows), flop / (_matrix_rate(device) * EFFICIENCY) / 3600, name)
 
 
-def _model_rows(profile: str, lineup: Lineup) -> list[tuple]:
-    if profile == "demo":
-        return [(name, MADE, "a tiny stand-in", "") for name in lineup.names]
-    from humanclap import download
+def _table(rows: list[tuple]) -> pd.DataFrame:
+    return pd.DataFrame(rows, columns=["need", "state", "detail", "command"])
 
+
+def _data_rows() -> list[tuple]:
+    rows = []
+    for need, source in (("scores/REL.csv", "relate"), ("RELATE_wave", "relate-audio")):
+        path = download.relate_folder() / need
+        if not os.environ.get("HUMANCLAP_RELATE"):
+            rows += _pieces(download.status(source), (need, f"{need}.zip"), need)
+        elif path.exists():  # copied by hand, or ratings of one's own: taken as it is
+            rows.append((need, HERE, f"in HUMANCLAP_RELATE: {path}", ""))
+        else:
+            rows.append((need, MISSING, str(path), f"humanclap fetch {source}"))
+    return rows
+
+
+def _model_rows(lineup: Lineup) -> list[tuple]:
     rows = []
     for name, source in lineup.sources.items():
-        own = source.checkpoint or (source.clap if source.clap.startswith("/") else None)
-        if own is not None:
+        if own := source.checkpoint or (source.clap if source.clap.startswith("/") else None):
             rows.append((name, HERE, f"your own: {own}", ""))
         else:
             model = next(model for model in MODELS.values() if model.row == name)
@@ -125,32 +128,11 @@ def _pieces(status: pd.DataFrame, wanted: tuple[str, ...], need: str) -> list[tu
 
 def _disk_row(needed: float) -> tuple:
     folder = runs_folder()
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    free = shutil.disk_usage(there).free
-    state = HERE if free >= needed else SMALL
+    free = shutil.disk_usage(next(place for place in (folder, *folder.parents) if place.exists())).free
     detail = f"{free / 1e9:.0f} GB free below {folder}, {needed / 1e9:.1f} GB needed"
-    return ("disk", state, detail, "" if state == HERE else "make room, or set HUMANCLAP_RUNS to a larger disk")
-
-
-def _device(profile: str) -> tuple[str, float, tuple]:
-    """Name and speed (operations per second) of the device, and its row."""
-    import torch
-
-    from humanclap.clap.embedder import choose_device
-
-    device = torch.device(choose_device("auto"))
-    if device.type == "cuda":
-        name, memory = torch.cuda.get_device_name(device), torch.cuda.get_device_properties(device).total_memory
-        doubt = (
-            ", less than expected (not measured): lower batch_size if it runs out"
-            if memory < EXPECTED_GPU_BYTES
-            else ""
-        )
-        row = ("GPU memory", HERE, f"{name}, {memory / 1e9:.0f} GB{doubt if profile != 'demo' else ''}", "")
-    else:
-        name = f"{device.type.upper()} ({torch.get_num_threads()} threads)"
-        row = ("device", HERE, f"{name}: no CUDA GPU is seen" if profile != "demo" else name, "")
-    return name, float("nan") if profile == "demo" else _matrix_rate(device), row
+    if free >= needed:
+        return ("disk", HERE, detail, "")
+    return ("disk", SMALL, detail, "make room, or set HUMANCLAP_RUNS to a larger disk")
 
 
 def _matrix_rate(device) -> float:

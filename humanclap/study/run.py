@@ -44,20 +44,18 @@ class ParameterError(StudyError, ValueError):
 # --- parameters -----------------------------------------------------------------------------------------
 
 
-def _number(low: float, high: float | None = None, kind: type = Real) -> tuple[Callable, str]:
-    limits = f"of at least {low:g}" if high is None else f"from {low:g} to {high:.10g}"
-    return (
-        lambda value: _is(value, kind) and low <= value <= (high if high is not None else float("inf")),
-        f"a {'whole ' if kind is Integral else ''}number {limits}",
-    )
+def _is(value, kind: type) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _number(low: float, high: float = float("inf"), kind: type = Real) -> tuple[Callable, str]:
+    limits = f"of at least {low:g}" if high == float("inf") else f"from {low:g} to {high:.10g}"
+    allowed = f"a {'whole ' if kind is Integral else ''}number {limits}"
+    return lambda value: _is(value, kind) and low <= value <= high, allowed
 
 
 def _text(what: str) -> tuple[Callable, str]:
     return lambda value: isinstance(value, str), f'text, {what}, or "" for none'
-
-
-def _is(value, kind: type) -> bool:
-    return isinstance(value, kind) and not isinstance(value, bool)
 
 
 def _are_seeds(value) -> bool:
@@ -74,7 +72,6 @@ def _is_train_size(value) -> bool:
     return _is(value, Real) and (0 < value < 1 or (value >= 1 and value == int(value)))
 
 
-_CORRECTED = ("01", "03", "04")  # notebooks with Holm's correction, which needs many resamples
 _RULES: dict[str, tuple[Callable, str]] = {
     "max_anchor_mean": _number(0, 10),
     "n_resamples": _number(100, kind=Integral),
@@ -95,19 +92,17 @@ _RULES: dict[str, tuple[Callable, str]] = {
     "prompts": _text("a table of prompts"),
     "clap": _text("what load_clap takes"),
 }
-_LISTS = ("seeds", "scale")
 
 
-def check_parameter(name: str, value, notebook: str = "") -> None:
-    """Raise ParameterError unless `value` is allowed for the parameter `name` of a notebook."""
+def _check_parameter(name: str, value, notebook: str) -> None:
     if name not in _RULES:
         raise ParameterError(f"there is no parameter {name!r}. Available: profile, {', '.join(_RULES)}")
     right, allowed = _RULES[name]
-    if name == "n_resamples" and notebook[:2] in _CORRECTED:
+    if name == "n_resamples" and notebook[:2] in ("01", "03", "04"):
         right, allowed = _number(CORRECTION_RESAMPLES, kind=Integral)
         allowed += " (Holm's correction needs that many)"
     if not right(value):
-        option = f"-y '{name}: VALUE'" if name in _LISTS else f"-p {name} VALUE"
+        option = f"-y '{name}: VALUE'" if name in ("seeds", "scale") else f"-p {name} VALUE"
         raise ParameterError(
             f"{name}={value!r}: allowed is {allowed} (set it in the parameters cell, or with papermill {option})"
         )
@@ -117,11 +112,9 @@ def profile_parameters(profile: str) -> dict:
     """The parameters of a profile: those of notebooks/profiles/demo.yaml, with those of its own file over them."""
     import yaml
 
-    values: dict = {}
-    for name in ("demo", profile):
-        path = NOTEBOOKS / "profiles" / f"{name}.yaml"
-        values |= yaml.safe_load(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return values
+    paths = [NOTEBOOKS / "profiles" / f"{name}.yaml" for name in ("demo", profile)]
+    found = [yaml.safe_load(path.read_text(encoding="utf-8")) for path in paths if path.is_file()]
+    return {name: value for values in found for name, value in values.items()}
 
 
 # --- results --------------------------------------------------------------------------------------------
@@ -154,7 +147,7 @@ class Study:
             exact: keep every digit (scores that another notebook reads), instead of six.
         """
         path = self.folder / "tables" / f"{name}.csv"
-        if table.empty and "note" in table.attrs:  # what could not be done leaves no table
+        if note_of(table):  # what could not be done leaves no table
             return path
         path.parent.mkdir(parents=True, exist_ok=True)
         write_text(_record(self.folder, self.notebook), json.dumps(self.changed, indent=1) + "\n")
@@ -180,12 +173,17 @@ class Study:
 
         A table without rows holds an analysis that the data cannot support: its `attrs["note"]` is printed instead.
         """
-        if isinstance(table, pd.DataFrame) and table.empty and "note" in table.attrs:
-            print(table.attrs["note"])
+        if note := note_of(table):
+            print(note)
             return None
         figure = draw(table, *more)
         self.save_figure(figure, name, label)
         return figure
+
+
+def note_of(table) -> str:
+    """Why a table without rows holds an analysis that was not possible; "" for any other."""
+    return table.attrs.get("note", "") if isinstance(table, pd.DataFrame) and table.empty else ""
 
 
 def if_possible(analysis: Callable[..., pd.DataFrame], *arguments, **settings) -> pd.DataFrame:
@@ -194,21 +192,17 @@ def if_possible(analysis: Callable[..., pd.DataFrame], *arguments, **settings) -
     That is so where the analysis refuses the data (a ValueError says why), where an argument is itself such an empty
     table, or None for single ratings that nobody has. `Study.figure` shows the note.
     """
+    nothing = pd.DataFrame()
     for table in arguments:
-        if isinstance(table, pd.DataFrame) and table.empty and "note" in table.attrs:
+        if note_of(table):
             return table
-    if any(argument is None for argument in arguments):
-        return _nothing("only mean ratings are known, no single ones")
     try:
+        if any(argument is None for argument in arguments):
+            raise ValueError("only mean ratings are known, no single ones")
         return analysis(*arguments, **settings)
     except ValueError as error:
-        return _nothing(str(error))
-
-
-def _nothing(why: str) -> pd.DataFrame:
-    nothing = pd.DataFrame()
-    nothing.attrs["note"] = f"not possible with these data: {why}"
-    return nothing
+        nothing.attrs["note"] = f"not possible with these data: {error}"
+        return nothing
 
 
 def open_study(profile: str, notebook: str, **parameters) -> Study:
@@ -220,7 +214,6 @@ def open_study(profile: str, notebook: str, **parameters) -> Study:
     profile's own parameters always takes the folder itself; what a run by hand left there is moved to by-hand/.
 
     Args:
-        profile: "demo" or "paper".
         notebook: file name without ending, e.g. "02_relate_screening".
         **parameters: the notebook's other parameters, by name.
 
@@ -230,7 +223,7 @@ def open_study(profile: str, notebook: str, **parameters) -> Study:
     if profile not in PROFILES:
         raise ParameterError(f"profile={profile!r} is not known. Available: {', '.join(PROFILES)}")
     for name, value in parameters.items():
-        check_parameter(name, value, notebook)
+        _check_parameter(name, value, notebook)
     folder, usual = runs_folder() / profile, profile_parameters(profile)
     changed = {name: _resolved(value) for name, value in parameters.items() if value != usual.get(name)}
     if parameters.get("rated_set"):
@@ -247,14 +240,14 @@ def _unused(folder: Path, notebook: str, changed: dict) -> Path:
     """`folder`, or one below it if results of this notebook under other parameters are kept there."""
     record, number = _record(folder, notebook), notebook[:2]
     before = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
-    if any((folder / "tables").glob(f"{number}_*.csv")) and before != changed:
-        if changed:
-            folder = folder / "by-hand" / _folder_name(changed)
-        else:
-            aside = folder / "by-hand" / _folder_name(before)
-            for path in [*folder.glob(f"tables/{number}_*"), *folder.glob(f"figures/{number}_*")]:
-                (aside / path.parent.name).mkdir(parents=True, exist_ok=True)
-                shutil.move(path, aside / path.parent.name / path.name)
+    if before == changed or not any((folder / "tables").glob(f"{number}_*.csv")):
+        return folder
+    by_hand = folder / "by-hand" / _folder_name(changed or before)
+    if changed:
+        return by_hand
+    for path in [*folder.glob(f"tables/{number}_*"), *folder.glob(f"figures/{number}_*")]:
+        (by_hand / path.parent.name).mkdir(parents=True, exist_ok=True)
+        shutil.move(path, by_hand / path.parent.name / path.name)
     return folder
 
 
