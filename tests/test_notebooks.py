@@ -29,11 +29,6 @@ def parameters(path):
     return values
 
 
-def test_there_are_notebooks_and_they_are_numbered_in_order():
-    assert [path.name[:2] for path in NOTEBOOKS] == [f"{number:02d}" for number in range(1, len(NOTEBOOKS) + 1)]
-    assert NOTEBOOKS
-
-
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_form(path):
     notebook = nbformat.read(path, as_version=4)

@@ -41,10 +41,6 @@ def test_every_local_link_and_picture_is_there():
             assert (PROJECT / target).exists(), f"README links to {target}"
 
 
-def test_no_place_holder_is_left():
-    assert not re.findall(r"@[A-Z0-9]+@|TODO|FIXME", README + DEMO)
-
-
 def test_the_demo_values_in_the_table_are_those_of_the_notebook():
     (fine_tuning,) = [path for path in NOTEBOOKS if path.name.startswith("03")]
     found = parameters(fine_tuning)

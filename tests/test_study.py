@@ -37,21 +37,16 @@ def places(tmp_path, monkeypatch):
     "name, value, message",
     [
         ("max_anchor_mean", 11, "allowed is a number from 0 to 10"),
-        ("max_anchor_mean", "two", "allowed is a number from 0 to 10"),
         ("max_anchor_mean", float("nan"), "allowed is a number"),
-        ("n_resamples", 0, "allowed is a whole number of at least 100"),
         ("n_resamples", 1000.0, "allowed is a whole number"),
         ("seed", 2**32, "from 0 to 4294967295"),
-        ("seed", -1, "allowed is a whole number from 0"),
         ("seed", True, "allowed is a whole number"),
-        ("epochs", None, "allowed is a whole number of at least 1"),
         ("rated_set", 3, 'allowed is text, a folder or a table of rated pairs, or "" for none'),
         ("scale", [5, 1], "allowed is the lowest and the highest rating, two numbers"),
         ("n_train", 0, "allowed is a whole number of pairs, or a share between 0 and 1"),
         ("learning_rate", 0, "allowed is a number above 0"),
         ("seeds", [], r"allowed is a list of different whole numbers of at least 0, as \[0, 1\]"),
         ("seeds", [0, 0], "list of different whole numbers"),
-        ("seeds", 0, "list of different whole numbers"),
     ],
 )
 def test_a_wrong_parameter_is_named_with_what_is_allowed(places, name, value, message):
@@ -159,12 +154,6 @@ def test_the_summary_shows_the_headlines_and_says_when_there_are_none(places):
     assert "pairs" in runner.summary("demo") and "02_relate_screening" in runner.summary("demo")
 
 
-def test_missing_scores_name_the_notebook_that_makes_them(places):
-    run = study.open_study("demo", "04_breakdowns")
-    with pytest.raises(study.StudyError, match="notebooks/03_human_clap_finetuning.ipynb: run that first"):
-        study.read_scores(run, "03_human_clap_finetuning")
-
-
 # --- where ratings are found ---
 
 
@@ -187,12 +176,6 @@ def test_ratings_are_labelled_by_what_they_are_not_by_where_they_lie(places, mon
     assert study.find_ratings().label == "ratings of mine"
     (folder.parent / "synthetic.json").write_text("{}")
     assert study.find_ratings().label == "synthetic"
-
-
-def test_a_folder_may_be_named_from_the_home_folder(places, monkeypatch, relate_root):
-    monkeypatch.setenv("HOME", str(relate_root.parent))
-    monkeypatch.setenv("HUMANCLAP_RELATE", f"~/{relate_root.name}/")
-    assert study.find_ratings().csv == relate_root / "scores" / "REL.csv"
 
 
 def test_the_readmes_figure_of_the_real_ratings_is_not_taken_from_another_run(places):
@@ -254,12 +237,6 @@ def test_own_checkpoints_take_the_place_of_published_ones_and_the_note_says_so(p
     assert lineup["laion-clapmodel"].clap == str(places / "laion-clapmodel")
     assert (lineup["msclap-2023"].clap, lineup["msclap-2023"].checkpoint) == ("msclap-2023", places / "msclap-2023.pth")
     assert lineup["msclap-2022"].checkpoint is None
-
-
-def test_notebooks_are_chosen_by_how_they_begin():
-    assert [path.name[:2] for path in runner.notebooks(["02", "04"])] == ["02", "04"]
-    with pytest.raises(study.StudyError, match="no notebook begins with 99 .* Available: 01_baseline"):
-        runner.notebooks(["99"])
 
 
 def test_an_override_that_no_notebook_has_is_refused_before_anything_runs(places):
