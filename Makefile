@@ -17,6 +17,9 @@ ifndef PYTHON
 PYTHON := $(shell for p in python3.11 python3.12 python3; do \
 	if $$p -c '$(SUPPORTED)' >/dev/null 2>&1; then echo $$p; break; fi; done)
 endif
+# Two processes, each with the files of its own; one thread each, so that they do not wait for each other.
+PARALLEL := -q -n 2 --dist loadfile
+
 NOTEBOOKS := $(sort $(wildcard notebooks/[0-9]*.ipynb))
 
 export TOKENIZERS_PARALLELISM := false
@@ -40,11 +43,11 @@ demo paper: $(READY)
 
 test: test-fast test-slow
 test-fast: $(READY)
-	$(PY) -m pytest -q -m "not slow"
+	$(PY) -m pytest $(PARALLEL) -m "not slow"
 test-slow: $(READY)
-	$(PY) -m pytest -q -m slow
+	$(PY) -m pytest $(PARALLEL) -m slow
 test-light: $(LIGHT_READY)
-	HUMANCLAP_TEST_EXTRAS=none $(LIGHT)/bin/python -m pytest -q -m "not slow"
+	HUMANCLAP_TEST_EXTRAS=none $(LIGHT)/bin/python -m pytest $(PARALLEL) -m "not slow"
 
 lab: $(READY)
 	$(PY) -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) $(firstword $(NOTEBOOKS))
@@ -67,5 +70,5 @@ $(READY): pyproject.toml constraints.txt
 $(LIGHT_READY): pyproject.toml
 	@[ -n "$(LIGHT_PYTHON)" ] || { echo "no Python 3.11 to 3.13 is found; run: make test-light LIGHT_PYTHON=/path/to/python3.13"; exit 1; }
 	"$(LIGHT_PYTHON)" -m venv --clear $(LIGHT)
-	$(LIGHT)/bin/python -m pip install -q -e . packaging pytest
+	$(LIGHT)/bin/python -m pip install -q -e . packaging pytest pytest-xdist
 	@touch $@
