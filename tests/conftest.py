@@ -6,6 +6,7 @@ import ast
 import os
 import runpy
 import signal
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -126,20 +127,21 @@ def recordings() -> Path:
 
 
 @pytest.fixture(scope="session")
-def demo_runs(tmp_path_factory) -> Path:
-    """A folder for runs with the demo's own corpus and stand-ins in it, made once; HUMANCLAP_RUNS points there."""
+def demo_runs(tmp_path_factory) -> Iterator[Path]:
+    """A folder for runs with the demo's own corpus and stand-ins in it, made once for all processes of the tests;
+    HUMANCLAP_RUNS points there."""
+    from filelock import FileLock
+
     from humanclap import study
 
-    runs = tmp_path_factory.mktemp("demo-runs")
-    before = os.environ.get("HUMANCLAP_RUNS")
-    os.environ["HUMANCLAP_RUNS"] = str(runs)
-    study.prepare("demo")
-    study.lineup("demo")
-    yield runs
-    if before is None:
-        del os.environ["HUMANCLAP_RUNS"]
-    else:
-        os.environ["HUMANCLAP_RUNS"] = before
+    base = tmp_path_factory.getbasetemp()
+    runs = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "demo-runs"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HUMANCLAP_RUNS", str(runs))
+        with FileLock(f"{runs}.lock"):
+            study.prepare("demo")
+            study.lineup("demo")
+        yield runs
 
 
 @pytest.fixture(scope="module")
