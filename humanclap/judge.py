@@ -244,8 +244,7 @@ def read_rated(path: str | os.PathLike, scale: tuple[float, float] = (0, 10), ma
             pairs, None, pairs[:0], f"mean ratings of {_stem(path)}", [f"{len(pairs):,} mean ratings", *table.notes]
         )
     found = load_rated_set(path, scale=scale, need_audio=False)
-    notes = [note for note in found.notes if "can't be scored" not in note and "cannot be scored" not in note]
-    return _rated(found.pairs, found.ratings, found.pairs[:0], found.label, notes)
+    return _rated(found.pairs, found.ratings, found.pairs[:0], found.label, list(found.notes))
 
 
 def _rated(

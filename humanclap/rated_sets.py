@@ -75,7 +75,10 @@ class RatedSet:
 
 
 def load_rated_set(
-    path: str | os.PathLike, scale: tuple[float, float] = (0, 10), audio_root: str | os.PathLike | None = None
+    path: str | os.PathLike,
+    scale: tuple[float, float] = (0, 10),
+    audio_root: str | os.PathLike | None = None,
+    need_audio: bool = True,
 ) -> RatedSet:
     """Load a rated set: XACLE's folder or one of its files, or a plain CSV; the names of the columns say which.
 
@@ -86,6 +89,7 @@ def load_rated_set(
             all is test).
         scale: lowest and highest rating in the file; anything but 0-10 is mapped onto it linearly.
         audio_root: what the clips are relative to. None: XACLE's wav/, or the folder of the CSV.
+        need_audio: whether a clip that is not there is an error; `judge` hears none.
 
     Without a column listener, several lines of a pair are single ratings by people unknown, and one line per pair is a
     mean. XACLE's validation set becomes the split "test".
@@ -120,7 +124,7 @@ def load_rated_set(
         pairs.append(averaged.astype({"n_ratings": float}) if pairs else averaged)
     pairs = pd.concat(pairs, ignore_index=True).sort_values(["audio", "text"], ignore_index=True)
     clips = pairs["audio"].unique()
-    if absent := [audio for audio in clips if not (root / audio).is_file()]:
+    if need_audio and (absent := [audio for audio in clips if not (root / audio).is_file()]):
         raise RatedSetError(
             f"{len(absent)} of {len(clips)} clips are not in {root}, the first is {absent[0]}. Give the folder that they "
             "are relative to as audio_root, or take their lines out"
