@@ -36,8 +36,8 @@ import torch  # noqa: E402
 
 from humanclap import load_clap, relate, score_pairs  # noqa: E402
 from humanclap.audio import load_audio  # noqa: E402
-from humanclap.clap.laion import to_clapmodel  # noqa: E402
 from humanclap.clap.fast_cpu import OneDnnLinear  # noqa: E402
+from humanclap.clap.laion import to_clapmodel  # noqa: E402
 
 CLIPS_PER_CAPTION = 3
 A, B, C = "A laion-clap, README", "B laion-clap, no_grad", "C as B, each caption once"

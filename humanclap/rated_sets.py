@@ -238,7 +238,8 @@ def _columns(table: Table, kind: str) -> dict[str, str]:
         same = [name for name in table.header if _normal(name) in names]
         if len(same) > 1:
             raise RatedSetError(f"{table.path}, line 1: {_named(same)} are spellings of one column; keep one of them")
-        found |= {role: name for name in same}
+        if same:
+            found[role] = same[0]
     if "rating" in found and "average" in found:
         raise RatedSetError(
             f"{table.path}, line 1: {found['rating']!r} and {found['average']!r} both hold ratings; keep the single "

@@ -110,7 +110,7 @@ def test_published_pairs_follow_relates_rule_for_listeners(small):
     table = relate.load_ratings(small / "scores" / "REL.csv")
     limits = {"train": 2.0, "test": 1.0}
     sums: dict[tuple[str, str], list[int]] = {}
-    for listener, rows in table.groupby("listener"):
+    for _, rows in table.groupby("listener"):
         anchor_mean = rows.loc[rows["is_anchor"], "rating"].mean()
         for row in rows[~rows["is_anchor"]].itertuples():
             if anchor_mean < limits[row.split]:

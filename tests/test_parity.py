@@ -240,7 +240,10 @@ def test_another_model_and_weights_that_do_not_fit_are_named(microsoft, monkeypa
     with pytest.raises(ValueError, match="holds no LAION CLAP: .* its names are audio_encoder"):
         load_clap("laion", checkpoint=checkpoint)
     key, read = "caption_encoder.projection.linear1.weight", embedder.read_weights
-    lacking = lambda path: ({k: v for k, v in read(path)[0].items() if k != key}, "0" * 64)
+
+    def lacking(path):
+        return ({k: v for k, v in read(path)[0].items() if k != key}, "0" * 64)
+
     monkeypatch.setattr(embedder, "read_weights", lacking)
     with pytest.raises(ValueError, match=rf"1 missing weight\(s\): {key}"):
         _ = load_clap(clap.name, checkpoint=checkpoint, device="cpu").model

@@ -165,7 +165,7 @@ def test_references_are_the_means_of_their_parts(tmp_path):
     scores = table()
     rated = scores.assign(mean_rating=np.linspace(0, 10, len(scores)), target=0.5, data="synthetic")
     swapped, pairs = swapped_of(scores), report.noise_and_silence(tmp_path / "fillers", scores["text"])
-    assert len(pairs) == 24 and soundfile.read(tmp_path / "fillers" / "silence.wav")[0].any() == False
+    assert len(pairs) == 24 and not soundfile.read(tmp_path / "fillers" / "silence.wav")[0].any()
     fillers = pairs.assign(clap_score=np.repeat([0.2, 0.1], 12), status="ok")
     found = report.references(swapped, fillers, rated, n_resamples=100).set_index("reference")
     assert found.loc[report.FLOOR, "mean"] == pytest.approx(swapped["clap_score"].mean())

@@ -148,7 +148,7 @@ def test_every_public_name_loads_and_another_is_refused():
     for name in humanclap.__all__:
         assert getattr(humanclap, name) is not None and name in dir(humanclap)
     with pytest.raises(AttributeError, match="no 'clapscore'. Available: relate"):
-        humanclap.clapscore
+        _ = humanclap.clapscore
 
 
 def test_what_needs_an_extra_says_which_and_for_which_python(monkeypatch):
