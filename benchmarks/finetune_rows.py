@@ -18,7 +18,7 @@ import torch
 
 from humanclap import audio, load_clap
 from humanclap.finetune import FinetuneConfig, prepare
-from humanclap.finetune.loop import Trainer, reproducible, small_on_cpu
+from humanclap.finetune.train import Trainer, reproducible, small_on_cpu
 
 naive_loop = importlib.import_module("naive_loop")  # of tests/
 

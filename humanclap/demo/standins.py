@@ -22,7 +22,7 @@ import torch
 from humanclap import losses
 from humanclap.checks import number, whole_number
 from humanclap.files import writing
-from humanclap.finetune.loop import make_optimizer, reproducible, seed_dropout, small_on_cpu
+from humanclap.finetune.train import make_optimizer, reproducible, seed_dropout, small_on_cpu
 
 from .clips import pretraining_clips
 from .sounds import SAMPLE_RATE, event_kinds

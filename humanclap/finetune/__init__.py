@@ -3,9 +3,8 @@
 from humanclap.finetune.command import finetune_table, read_pairs
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import PairData, prepare, split_pairs
-from humanclap.finetune.loop import NonFiniteLoss, Trainer
 from humanclap.finetune.result import CheckpointError, FinetuneResult, write_card
-from humanclap.finetune.train import finetune
+from humanclap.finetune.train import NonFiniteLoss, Trainer, finetune
 from humanclap.finetune.variants import FinetuneRuns, VariantsFailed, finetune_variants
 from humanclap.losses import CONTROL_KIND, KINDS
 

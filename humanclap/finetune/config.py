@@ -5,13 +5,18 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from numbers import Integral
 
+import torch
+
 from humanclap.checks import choice, number, whole_number
 from humanclap.losses import CONTROL_KIND, KINDS
 from humanclap.models import BASE
 
-TOWERS = ("both", "audio", "text")
-SPLITS = ("caption", "pair")
-PRECISIONS = ("auto", "fp32", "bf16", "fp16")
+CHOICES = {
+    "kind": (*KINDS, CONTROL_KIND),
+    "towers": ("both", "audio", "text"),
+    "split_by": ("caption", "pair"),
+    "precision": ("auto", "fp32", "bf16", "fp16"),
+}
 GONE = ("spec_augment", "drop_path", "windows", "compile")
 """Settings of version 0.2 that no longer exist."""
 
@@ -76,23 +81,20 @@ class FinetuneConfig:
     base: str = BASE
 
     def __post_init__(self) -> None:
-        allowed = {"kind": (*KINDS, CONTROL_KIND), "towers": TOWERS, "split_by": SPLITS, "precision": PRECISIONS}
-        for name, values in allowed.items():
-            choice(getattr(self, name), name, values)
-        for name, least in (("batch_size", 1), ("epochs", 1), ("seed", 0), ("split_seed", 0)):
-            object.__setattr__(self, name, whole_number(getattr(self, name), name, least))
-        for name in ("learning_rate", "contrastive_weight", "regression_weight", "weight_decay"):
-            object.__setattr__(self, name, number(getattr(self, name), name, least=0))
-        if isinstance(self.n_train, Integral):
-            object.__setattr__(self, "n_train", whole_number(self.n_train, "n_train", 1))
-        elif not 0 < number(self.n_train, "n_train") < 1:
+        for name, allowed in CHOICES.items():
+            choice(getattr(self, name), name, allowed)
+        for setting in fields(self):
+            name, value = setting.name, getattr(self, setting.name)
+            if setting.type == "bool" and not isinstance(value, bool):
+                raise ValueError(f"{name} must be True or False, not {value!r}")
+            if setting.type == "float":
+                object.__setattr__(self, name, number(value, name, least=0))
+            if setting.type == "int" or (name == "n_train" and isinstance(value, Integral)):
+                object.__setattr__(self, name, whole_number(value, name, 0 if "seed" in name else 1))
+        if not isinstance(self.n_train, int) and not 0 < number(self.n_train, "n_train") < 1:
             raise ValueError(f"n_train must be a whole number of pairs or a share below 1, not {self.n_train!r}")
         if self.learning_rate == 0:
             raise ValueError("learning_rate is 0: nothing would be learnt; the paper's is 1e-5")
-        for setting in fields(self):
-            value = getattr(self, setting.name)
-            if setting.type == "bool" and not isinstance(value, bool):
-                raise ValueError(f"{setting.name} must be True or False, not {value!r}")
         if "sce" in self.kind and self.batch_size < 2:
             raise ValueError(
                 f"batch_size is {self.batch_size}, and the contrastive term of kind={self.kind!r} is zero "
@@ -109,11 +111,22 @@ class FinetuneConfig:
 
         Raises ValueError for a name that is no setting, or that version 0.3 has removed.
         """
-        gone = [name for name in settings if name in GONE]
-        if gone:
+        if gone := [name for name in settings if name in GONE]:
             raise ValueError(f"{source}: {', '.join(gone)}: gone in 0.3; leave it out")
         known = [setting.name for setting in fields(cls)]
-        unknown = [str(name) for name in settings if name not in known]
-        if unknown:
+        if unknown := [str(name) for name in settings if name not in known]:
             raise ValueError(f"{source}: unknown setting {', '.join(unknown)}; allowed: {', '.join(known)}")
         return cls(**settings)
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """What "auto" means on `device`: "bf16" on a CUDA device that computes in it (Ampere or later), else "fp32".
+
+    Raises ValueError for "fp16" where there is no CUDA device to scale the loss on.
+    """
+    if precision == "fp16" and device.type != "cuda":
+        raise ValueError("precision 'fp16' needs a GPU; allowed here: 'auto', 'fp32' and 'bf16'")
+    if precision != "auto":
+        return precision
+    bf16 = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
+    return "bf16" if bf16 else "fp32"

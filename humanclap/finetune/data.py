@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch
 
 from humanclap.audio import AudioError
 from humanclap.checks import listed, need_columns, shown
-from humanclap.files import ArrayCache, cache_key, expanded, require_regular, sha256_of
+from humanclap.files import ArrayCache, cache_key, expanded, sha256_of
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.relate import split_train_validation
 
@@ -86,16 +87,14 @@ def check_pairs(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> tuple[pd.
             f"{int(bad.sum())} of {len(pairs)} targets are not within 0-1, such as {shown(pairs['target'][bad.idxmax()])} "
             f"in row {bad.idxmax()}; target is the mean rating (0-10) divided by 10"
         )
-    twice = pairs.duplicated(["audio", "text"])
-    if twice.any():
+    if (twice := pairs.duplicated(["audio", "text"])).any():
         example = pairs[twice].iloc[0]
         raise ValueError(
             f"{int(twice.sum())} pairs are there more than once, such as {example['audio']} with "
             f"{example['text']!r}: average their ratings first, with relate.aggregate_pairs"
         )
     paths = _paths(pairs, audio_root)
-    absent = [path for path in paths if not path.exists()]
-    if absent:
+    if absent := [path for path in paths if not path.exists()]:
         raise FileNotFoundError(
             f"{len(absent)} of {len(paths)} audio files are not there, the first is {absent[0]}; audio_root "
             "must be the folder that the column audio is relative to (RELATE_wave for RELATE)"
@@ -143,6 +142,47 @@ def prepare(
     )
 
 
+def open_base(base, device: str):
+    """`base`, opened if it is a name or folder. Raises TypeError for what is no ClapModel."""
+    if isinstance(base, (str, Path)):
+        from humanclap.clap import load_clap
+
+        base = load_clap(str(expanded(base)), device=device)
+    if not all(hasattr(base, name) for name in ("model", "front_end", "front_end_parts")):
+        raise TypeError(
+            f"base is a {type(base).__name__}, and only a transformers ClapModel can be fine-tuned: give a "
+            "save_pretrained folder, or convert a LAION .pt to one first (humanclap convert)"
+        )
+    return base
+
+
+def checked_pairs(clap, pairs: pd.DataFrame | PairData, audio_root, name: str) -> tuple[pd.DataFrame, str]:
+    """The pairs and their sha256; no clip is decoded, as a finished run needs none."""
+    if not isinstance(pairs, PairData):
+        if audio_root is None:
+            raise ValueError(f"audio_root is None: it is needed to read the audio of {name}_pairs")
+        return check_pairs(pairs, audio_root)
+    if pairs.front_end != clap.front_end:
+        raise ValueError(
+            f"{name}_pairs were prepared with another front end than the base has: {pairs.front_end} against "
+            f"{clap.front_end}; prepare them with this base"
+        )
+    return pairs.pairs, pairs.sha256
+
+
+def warn_of_pairs(shared: dict[str, int], targets: dict[str, pd.Series]) -> None:
+    if shared["pairs"] or shared["captions"]:
+        warnings.warn(
+            f"{shared['pairs']} pairs and {shared['captions']} captions are in both the training and the validation set: "
+            "the validation loss then rewards memory. relate.split_train_validation(by='caption') keeps them apart",
+            stacklevel=3,
+        )
+    for name, what in (("train", "no order can be learnt from them"), ("validation", "there is no validation SRCC")):
+        if targets[name].nunique() == 1:
+            equal = f"all {len(targets[name])} ratings of the {name} pairs are {targets[name].iloc[0]:g}"
+            warnings.warn(f"{equal}: {what}", stacklevel=3)
+
+
 def _features(clap, paths: list[Path], progress: bool, cache_dir) -> dict[str, torch.Tensor]:
     cache, front_end = None if cache_dir is None else ArrayCache(cache_dir), clap.front_end
 
@@ -176,7 +216,6 @@ def _paths(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> list[Path]:
 
 def _sha256_of_clip(path: Path) -> str:
     try:
-        require_regular(path)
         return sha256_of(path)
     except OSError as error:
         raise AudioError(path, error.strerror or str(error).removeprefix(f"{path} ")) from error

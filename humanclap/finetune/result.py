@@ -2,35 +2,42 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
+import platform
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+import shutil
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pandas as pd
+import torch
 
+from humanclap import __version__
 from humanclap.checks import listed, need_columns
-from humanclap.files import write_text
+from humanclap.files import expanded, lock, remove_folder, write_text
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.tables import read_table
 
 if TYPE_CHECKING:
-    import torch
-
     from humanclap.relate import Screening
 
+PACKAGES = ("torch", "transformers", "numpy", "pandas", "safetensors")
+_NOT_COMPARED = ("base", "n_train", "split_by", "split_seed", "precision")
+"""Settings that say where base and pairs came from, or what the device makes of them: all are compared by content."""
 CHECKPOINT, HISTORY, SCORES, SETTINGS = "checkpoint.pt", "history.csv", "validation.csv", "settings.json"
 MODEL, CARD = "model", "README.md"
 FINISHED = "finished"
 TEMPLATE = Path(__file__).with_name("card.md")
 HISTORY_COLUMNS = ("epoch", "train_loss", "validation_loss", "validation_srcc", "temperature")
 TABLE_COLUMNS = ("model", "cell", "metric", "value", "low", "high", "n")
-METRICS = {"srcc": "spearmanr", "lcc": "pearsonr", "mse": "mse"}
-"""Our metrics that the hub has a name for."""
 CURVE_ROWS = 15
 
 
@@ -91,16 +98,6 @@ class FinetuneResult:
         return bool(loss[self.best_epoch] < loss[0])
 
 
-def require_no_run(folder: Path) -> None:
-    """Raise FileExistsError if a run lies in `folder`."""
-    found = [name for name in (SETTINGS, HISTORY, MODEL, CHECKPOINT) if (folder / name).exists()]
-    if found:
-        raise FileExistsError(
-            f"{folder} already holds a fine-tuning ({', '.join(found)}): give another output_dir, "
-            "resume=True to go on with it, or overwrite=True to replace it"
-        )
-
-
 def read_settings(folder: Path) -> dict | None:
     """A run's settings.json, or None where there is none. Raises CheckpointError for a damaged one."""
     try:
@@ -111,11 +108,165 @@ def read_settings(folder: Path) -> dict | None:
         raise CheckpointError(f"{folder / SETTINGS} can't be read ({error}); overwrite=True begins anew") from error
 
 
+def write_settings(folder: Path, settings: dict) -> None:
+    """Write a run's settings.json."""
+    write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
+
+
 def _read_history(folder: Path) -> pd.DataFrame:
     """A run's history.csv, each number as it was."""
     columns = read_table(folder / HISTORY).columns
     numbers = {name: [float(value or "nan") for value in values] for name, values in columns.items()}
     return pd.DataFrame(numbers).astype({"epoch": int})
+
+
+# --- a run's folder -------------------------------------------------------------------------------------
+
+
+def require_no_run(folder: Path) -> None:
+    """Raise FileExistsError if a run lies in `folder`."""
+    found = [name for name in (SETTINGS, HISTORY, MODEL, CHECKPOINT) if (folder / name).exists()]
+    if found:
+        raise FileExistsError(
+            f"{folder} already holds a fine-tuning ({', '.join(found)}): give another output_dir, "
+            "resume=True to go on with it, or overwrite=True to replace it"
+        )
+
+
+def open_folder(output_dir, overwrite: bool, resume: bool) -> Path | None:
+    """The run's folder, None without one; ValueError, NotADirectoryError or FileExistsError where it can't be used."""
+    if overwrite and resume:
+        raise ValueError("resume=True goes on with a run and overwrite=True replaces it: give one of them")
+    if output_dir is None:
+        if resume:
+            raise ValueError("resume=True needs an output_dir")
+        return None
+    folder = expanded(output_dir)
+    if folder.exists() and not folder.is_dir():
+        raise NotADirectoryError(f"{folder} is a file; give the name of a folder for this run")
+    if not (overwrite or resume):
+        require_no_run(folder)
+    return folder
+
+
+@contextmanager
+def run_folder(folder: Path | None, settings: dict, resume: bool) -> Iterator[tuple[bool, dict | None]]:
+    """Hold `folder` against other processes; gives whether a finished run lies there, and else the checkpoint, or None.
+
+    Remains of a killed process are removed, and everything where no run goes on. Raises RuntimeError where another
+    process trains there, and, changing nothing, CheckpointError for a run with other `settings` or a damaged checkpoint.
+    """
+    if folder is None:
+        yield False, None
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        with lock(folder / ".lock", wait=False):
+            finished, saved = _find(folder, settings) if resume else (False, None)
+            _clear(folder, everything=not finished and saved is None)
+            if finished:
+                (folder / CHECKPOINT).unlink(missing_ok=True)  # it was stopped while it tidied up
+            yield finished, saved
+    except BlockingIOError as error:
+        raise RuntimeError(f"another process trains in {folder} right now: give another output_dir") from error
+
+
+def _find(folder: Path, settings: dict) -> tuple[bool, dict | None]:
+    path, before, saved = folder / CHECKPOINT, read_settings(folder), None
+    finished = before is not None and before["status"] == FINISHED
+    if path.exists() and not finished:
+        try:
+            saved = torch.load(path, map_location="cpu", weights_only=True)
+            before = saved["settings"]
+        except OSError:
+            raise
+        except Exception as error:  # torch raises anything for a file that is no whole checkpoint
+            why = " ".join(str(error).split())[:100] or type(error).__name__
+            kept = f"the best model until then is in {folder / MODEL}: " if (folder / MODEL).is_dir() else ""
+            raise CheckpointError(
+                f"{path} is damaged ({why}) and can't be resumed from; {kept}give another "
+                "output_dir, or begin anew with overwrite=True (--overwrite)"
+            ) from error
+    if before is None:
+        return False, None
+    differ = _differences(_identity(before), _identity(settings))
+    if differ:
+        raise CheckpointError(
+            f"{path if saved else folder} is of another fine-tuning: {'; '.join(differ)}. Nothing was changed there; "
+            "give another output_dir, or overwrite=True to replace it"
+        )
+    old, new = ({"threads": one["threads"], "torch": one["versions"]["torch"]} for one in (before, settings))
+    if saved and old != new:  # what rounding depends on
+        warnings.warn(
+            f"{path} was trained with {' and '.join(_differences(old, new))}: the run goes on, and may not end bit-equal "
+            "to one that was never stopped",
+            stacklevel=5,
+        )
+    return finished, saved
+
+
+def _identity(settings: dict) -> dict[str, object]:
+    """What must be equal, for a run to go on as if it had not been stopped."""
+    config = {name: value for name, value in settings["config"].items() if name not in _NOT_COMPARED}
+    return config | {
+        "the base's weights": settings["base"]["weights_sha256"],
+        "the training pairs": settings["data"]["train"]["sha256"],
+        "the validation pairs": settings["data"]["validation"]["sha256"],
+        "the front end": settings["data"]["front_end"],
+        "kind of device": settings["device"].partition(":")[0],
+        "precision": settings["precision"],
+    }
+
+
+def _differences(old: dict, new: dict) -> list[str]:
+    """Such as "learning_rate 0.001, now 0.002"; hashes are cut off."""
+    changed = [name for name in new if old.get(name) != new[name]]
+    return [f"{name} {str(old.get(name)):.40}, now {str(new[name]):.40}" for name in changed]
+
+
+def _clear(folder: Path, everything: bool) -> None:
+    """Remove what a killed process left half written, and `everything` of a run."""
+    names = (SETTINGS, CHECKPOINT, HISTORY, SCORES)
+    for remains in folder.glob(".*"):
+        if any(name in remains.name for name in (*names, MODEL)):
+            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
+    if everything:
+        # The settings go first: without them, and without a checkpoint, no run is here to be resumed.
+        for name in names:
+            (folder / name).unlink(missing_ok=True)
+        remove_folder(folder / MODEL)
+
+
+def describe(
+    config: FinetuneConfig, clap, checked: dict[str, tuple[pd.DataFrame, str]], device: torch.device, precision: str
+) -> dict:
+    """What decides the outcome: configuration, base, data (with sha256), device, threads and versions.
+
+    data.shared counts the pairs, captions and clips that are in both sets.
+    """
+    weights = hashlib.sha256()
+    for name, values in sorted(clap.model.state_dict().items()):
+        weights.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
+        weights.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
+    one, other = (pairs for pairs, _ in checked.values())
+    keys = {"pairs": ["audio", "text"], "captions": ["text"], "clips": ["audio"]}
+    shared = {
+        name: len(one[columns].drop_duplicates().merge(other[columns].drop_duplicates()))
+        for name, columns in keys.items()
+    }
+    data = {name: {"pairs": len(pairs), "sha256": sha256} for name, (pairs, sha256) in checked.items()}
+    base = {"name": clap.name, "checkpoint_sha256": clap.checkpoint_sha256, "weights_sha256": weights.hexdigest()}
+    packages = {name: version(name) for name in PACKAGES}
+    return {
+        "config": asdict(config),
+        "base": base,
+        "data": data | {"shared": shared, "front_end": clap.front_end},
+        "device": str(device),
+        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
+        "precision": precision,
+        "threads": torch.get_num_threads(),
+        "versions": {"python": platform.python_version(), "humanclap": __version__, **packages},
+    }
 
 
 # --- the model card -------------------------------------------------------------------------------------
@@ -144,140 +295,71 @@ def write_card(
     Text from outside is escaped. Raises FileNotFoundError for a folder without a model or without the run's files,
     ValueError for a missing column, a table without `model` or an empty label.
     """
-    from huggingface_hub import ModelCard
+    from huggingface_hub import ModelCard, ModelCardData
 
     folder = Path(folder)
     run = folder.resolve().parent
     needed = [folder / "config.json", folder / "preprocessor_config.json", run / SETTINGS, run / HISTORY]
-    absent = [path for path in needed if not path.is_file()]
-    if absent:
+    if absent := [path for path in needed if not path.is_file()]:
         raise FileNotFoundError(f"there is no {listed(absent)}: give the model folder of a run, <run>/{MODEL}")
     if not (isinstance(label, str) and label.strip()):
         raise ValueError(f"label is {label!r}; say where the ratings come from: 'RELATE ratings' or 'synthetic'")
-    settings = read_settings(run)
-    history = _read_history(run)
-    config, base, best = settings["config"], settings["base"]["name"], settings["best_epoch"]
-    model = model or config["kind"]
-    results = None if table is None else _results(table, model)
-    loss = history.set_index("epoch")["validation_loss"]
+    settings, history, synthetic = read_settings(run), _read_history(run), "synthetic" in label.lower()
+    base, best, loss = settings["base"]["name"], settings["best_epoch"], history["validation_loss"]
+    model = model or settings["config"]["kind"]
+    extractor, architecture = (json.loads(path.read_text(encoding="utf-8")) for path in (needed[1], needed[0]))
+    front_matter = {
+        "language": "en",
+        "license": "mit" if synthetic else "other",
+        "library_name": "transformers",
+        "pipeline_tag": "feature-extraction",
+        "tags": ["clap", "human-clap", "clapscore", "audio-text-relevance", *["synthetic-data"] * synthetic],
+        "metrics": ["spearmanr", "pearsonr", "mse"],
+    }
+    if not synthetic:
+        front_matter["license_name"] = "see-base-model-and-ratings"
+    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", base):  # the hub refuses what is no model of its own
+        front_matter["base_model"] = base.partition("@")[0]
+    # At most CURVE_ROWS epochs and the best one: first, last and some between them at equal distances.
+    last = len(history) - 1
+    curve = sorted({best, *(round(last * i / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS))})
+    hashes = {f"base, {name}": settings["base"][name] for name in ("checkpoint_sha256", "weights_sha256")}
     card = ModelCard.from_template(
-        _front_matter(config["kind"], base, label, results),
+        ModelCardData(**front_matter),
         template_str=TEMPLATE.read_text(encoding="utf-8"),
-        title=_plain(f"Human-CLAP, {model}, fine-tuned on {label}"),
+        plain=_plain,
+        number=_number,
         label=_plain(label),
-        synthetic=_synthetic(label),
-        kind=_plain(config["kind"]),
-        base=_plain(base),
-        data=_data_rows(settings, screening),
+        synthetic=synthetic,
+        model=model,
+        base=base,
+        # The base by its name, as its path is nobody else's business.
+        config=settings["config"] | {"base": base},
+        data=settings["data"],
+        screening=screening,
         counts=[] if screening is None else screening.counts().reset_index().to_dict("records"),
         best_epoch=best,
-        epochs=int(history["epoch"].max()),
-        better=f"whose loss is {'' if loss[best] < loss[0] else '**not** '}lower than the base's",
-        # The base by its name, as its path is nobody else's business.
-        config=[(_plain(name), _plain(value)) for name, value in {**config, "base": base}.items()],
-        results=[] if results is None else [_result(row) for row in results.to_dict("records")],
-        notes=[_plain(note) for note in notes],
-        versions=_version_rows(settings),
+        improved=loss[best] < loss[0],
+        curve=history.loc[curve, list(HISTORY_COLUMNS)].to_dict("split")["data"],
         curve_names=[name.replace("_", " ") for name in HISTORY_COLUMNS],
-        curve=_curve(history, best),
-        **_front_end(folder),
+        results=[] if table is None else _results(table, model),
+        notes=notes,
+        versions=hashes | {name: settings[name] for name in ("device", "threads")} | settings["versions"],
+        sample_rate=extractor["sampling_rate"],
+        window_seconds=f"{extractor['nb_max_samples'] / extractor['sampling_rate']:g}",
+        fused=architecture.get("audio_config", {}).get("enable_fusion", False),
     )
     write_text(folder / CARD, card.content + "\n")
     return folder / CARD
 
 
-def _front_matter(kind: str, base: str, label: str, results: pd.DataFrame | None):
-    """What the hub reads; results are left out of its leader boards' format where the data is synthetic."""
-    from huggingface_hub import EvalResult, ModelCardData
-
-    synthetic = _synthetic(label)
-    data = {
-        "language": "en",
-        "license": "mit" if synthetic else "other",
-        "library_name": "transformers",
-        "pipeline_tag": "feature-extraction",
-        "tags": ["clap", "human-clap", "clapscore", "audio-text-relevance", *(["synthetic-data"] if synthetic else [])],
-        "metrics": list(METRICS.values()),
-    }
-    if not synthetic:
-        data["license_name"] = "see-base-model-and-ratings"
-    if re.fullmatch(r"[\w.-]+/[\w.-]+(@[\w.-]+)?", base):  # the hub refuses what is no model of its own
-        data["base_model"] = base.partition("@")[0]
-    if results is not None and not synthetic:
-        whole = results[(results["cell"] == "all") & results["metric"].isin(METRICS) & results["value"].notna()]
-        task = {"task_type": "audio-text-relevance", "dataset_type": "relate", "dataset_name": label}
-        values = {METRICS[row.metric]: round(float(row.value), 4) for row in whole.itertuples()}
-        if values:
-            data["model_name"] = kind
-            data["eval_results"] = [EvalResult(**task, metric_type=m, metric_value=v) for m, v in values.items()]
-    return ModelCardData(**data)
-
-
-def _results(table: pd.DataFrame, model: str) -> pd.DataFrame:
+def _results(table: pd.DataFrame, model: str) -> list[dict]:
     need_columns(table, "table", TABLE_COLUMNS)
     rows = table[table["model"] == model]
     if rows.empty:
         raise ValueError(f"the table has no rows of model {model!r}. Available: {listed(table['model'].unique())}")
-    return rows
-
-
-def _result(row: dict) -> dict:
-    note = row.get("note")
-    note = f" ({_plain(note)})" if isinstance(note, str) and note else ""
-    interval = f"{_number(row['low'])} to {_number(row['high'])}" if pd.notna(row["low"]) else "–"
-    return {
-        "cell": _plain(row["cell"]),
-        "metric": _plain(str(row["metric"]).upper()),
-        "value": _number(row["value"]) + note,
-        "interval": interval,
-        "n": f"{int(row['n']):,}",
-        "floor": _number(row.get("floor")),
-        "ceiling": _number(row.get("ceiling")),
-    }
-
-
-def _data_rows(settings: dict, screening: Screening | None) -> list[tuple[str, str]]:
-    config, data, rows = settings["config"], settings["data"], []
-    if screening is not None:
-        rule = (
-            f"listeners whose mean rating of the mismatched anchors is above {screening.max_anchor_mean:g} (0-10) are "
-            f"left out: {len(screening.removed):,} of {len(screening.kept) + len(screening.removed):,}"
-        )
-        rows.append(("screening", rule))
-    rows.append(("training and validation", f"split by {config['split_by']}, seed {config['split_seed']}"))
-    for part, name in (("train", "training"), ("validation", "validation")):
-        rows.append((f"{name} pairs", f"{data[part]['pairs']:,} (sha256 {data[part]['sha256'][:16]}…)"))
-    return [*rows, ("in both of these", listed(f"{name} {count}" for name, count in data["shared"].items()))]
-
-
-def _version_rows(settings: dict) -> list[tuple[str, str]]:
-    base = {f"base, {name}": value for name, value in settings["base"].items() if name.endswith("sha256")}
-    rows = base | {name: settings[name] for name in ("device", "threads")} | settings["versions"]
-    return [(_plain(name), _plain(value)) for name, value in rows.items()]
-
-
-def _front_end(folder: Path) -> dict:
-    extractor = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    model = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    rate = int(extractor["sampling_rate"])
-    fused = bool(model.get("audio_config", {}).get("enable_fusion", False))
-    return {"sample_rate": rate, "window_seconds": f"{extractor['nb_max_samples'] / rate:g}", "fused": fused}
-
-
-def _curve(history: pd.DataFrame, best_epoch: int) -> list[list[str]]:
-    """At most CURVE_ROWS epochs and the best one: first, last and some between them at equal distances."""
-    last = len(history) - 1
-    places = {round(last * i / (CURVE_ROWS - 1)) for i in range(CURVE_ROWS)}
-    places |= set(history.reset_index(drop=True).index[history["epoch"] == best_epoch])
-    rows = []
-    for row in history.iloc[sorted(places)][list(HISTORY_COLUMNS)].to_dict("records"):
-        epoch = int(row.pop("epoch"))
-        rows.append([f"**{epoch}**" if epoch == best_epoch else str(epoch), *map(_number, row.values())])
-    return rows
-
-
-def _synthetic(label: str) -> bool:
-    return "synthetic" in label.lower()
+    rows = rows.reindex(columns=[*TABLE_COLUMNS, "floor", "ceiling", "note"])
+    return rows.assign(note=rows["note"].fillna("")).to_dict("records")
 
 
 def _plain(value: object) -> str:
@@ -288,4 +370,4 @@ def _plain(value: object) -> str:
 
 
 def _number(value: object) -> str:
-    return "–" if value is None or pd.isna(value) else f"{float(value):.3f}"
+    return "–" if pd.isna(value) else f"{float(value):.3f}"

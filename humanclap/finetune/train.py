@@ -1,50 +1,435 @@
-"""One fine-tuning: its epochs, the checkpoint it can be resumed from, and the files it leaves."""
+"""One fine-tuning: the loop, its validation, and the checkpoint that it can be resumed from to the last bit."""
 
 from __future__ import annotations
 
-import hashlib
-import json
+import copy
 import math
 import os
-import platform
-import shutil
 import time
 import warnings
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import asdict
-from importlib.metadata import version
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 
-from humanclap import __version__
+from humanclap import losses
 from humanclap.clap.huggingface import save_clapmodel
 from humanclap.evaluate import correlations
-from humanclap.files import expanded, lock, remove_folder, write_text, writing
-from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import PairData, check_pairs, prepare, repeated_captions
-from humanclap.finetune.loop import NonFiniteLoss, Trainer, choose_precision, named_terms, reproducible, small_on_cpu
+from humanclap.files import write_text, writing
+from humanclap.finetune.config import FinetuneConfig, choose_precision
+from humanclap.finetune.data import (
+    Batch,
+    PairData,
+    checked_pairs,
+    draw_batches,
+    open_base,
+    prepare,
+    repeated_captions,
+    warn_of_pairs,
+)
 from humanclap.finetune.result import (
     CHECKPOINT,
-    FINISHED,
     HISTORY,
     MODEL,
     SCORES,
-    SETTINGS,
     CheckpointError,
     FinetuneResult,
-    read_settings,
-    require_no_run,
+    describe,
+    open_folder,
+    run_folder,
     write_card,
+    write_settings,
 )
 
-RUNNING = "running"
-PACKAGES = ("torch", "transformers", "numpy", "pandas", "safetensors")
-_NOT_COMPARED = ("base", "n_train", "split_by", "split_seed", "precision")
-"""Settings that say where base and pairs came from, or what the device makes of them: all are compared by content."""
+SMALL_MODEL = 5_000_000
+"""Parameters below which a model on a CPU trains with one thread; the released models have 150 million."""
+MAX_LOGIT_SCALE = 100.0
+"""1/τ is kept within 1-100: LAION's training clamps its logarithm to [0, ln 100] after every step."""
+EVALUATION_CHUNK = 64
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss became NaN or infinite; `result` has the best model so far, None before the first epoch."""
+
+    result = None
+
+
+# --- what makes a training reproducible, also for the demo's pretraining --------------------------------
+
+
+@contextmanager
+def reproducible(device: torch.device) -> Iterator[None]:
+    """Restore the global RNG afterwards, sum gradients on a CPU in a fixed order, and keep float32 whole (no TF32).
+
+    Else the gradient of a large relative position bias would be added up by several threads at once, and cuDNN would
+    round the operands of float32 convolutions to 10 bits of mantissa.
+    """
+    matmul, cudnn, utils = torch.backends.cuda.matmul, torch.backends.cudnn, torch.utils.deterministic
+    deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    flags = matmul.allow_tf32, cudnn.allow_tf32, utils.fill_uninitialized_memory
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count()) if device.type == "cuda" else []):
+        try:
+            matmul.allow_tf32 = cudnn.allow_tf32 = False
+            if device.type == "cpu":
+                torch.use_deterministic_algorithms(True)
+                utils.fill_uninitialized_memory = False  # it costs time, and nothing here reads before it writes
+            yield
+        finally:
+            torch.use_deterministic_algorithms(deterministic[0], warn_only=deterministic[1])
+            matmul.allow_tf32, cudnn.allow_tf32, utils.fill_uninitialized_memory = flags
+
+
+@contextmanager
+def small_on_cpu(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """One thread while a model of fewer than SMALL_MODEL parameters trains on a CPU: threads that wait for each other
+    made a step of the demo's model 20 times slower on busy cores."""
+    threads = torch.get_num_threads()
+    small = device.type == "cpu" and sum(values.numel() for values in model.parameters()) < SMALL_MODEL
+    try:
+        torch.set_num_threads(1 if small else threads)
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def seed_dropout(seed: int, device: torch.device) -> None:
+    """Seed the generator that dropout on `device` draws from, and no other (torch.manual_seed reaches them all)."""
+    if device.type == "cuda":
+        with torch.cuda.device(device):
+            torch.cuda.manual_seed(seed)
+    else:
+        torch.default_generator.manual_seed(seed)
+
+
+def epoch_seeds(seed: int, epoch: int) -> tuple[int, int]:
+    """Two independent seeds for an epoch: of its order, and of its dropout."""
+    order, dropout = np.random.SeedSequence([seed, epoch]).generate_state(2)
+    return int(order), int(dropout)
+
+
+def make_optimizer(model: torch.nn.Module, config) -> torch.optim.AdamW:
+    """AdamW with weight decay on matrices only: not on biases, norms, position biases and the temperature.
+
+    `config` has learning_rate and weight_decay; parameters that need no gradient are left out.
+    """
+    trained = [(name, values) for name, values in model.named_parameters() if values.requires_grad]
+    decayed = [values for name, values in trained if values.ndim >= 2 and "bias" not in name]
+    plain = [values for name, values in trained if values.ndim < 2 or "bias" in name]
+    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": plain, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=config.learning_rate, fused=True)
+
+
+# --- the loop -------------------------------------------------------------------------------------------
+
+
+class Trainer:
+    """A copy of a ClapModel in training, with its optimizer and its two sets of pairs.
+
+    Everything random in an epoch follows from (config.seed, epoch) alone, so that an epoch can be repeated
+    without those before it. Features stay where `prepare` put them; a batch at a time goes to `device`. Use it within
+    `reproducible(device)` and `small_on_cpu(model, device)`.
+    """
+
+    def __init__(self, config: FinetuneConfig, model, train: PairData, validation: PairData, device: torch.device):
+        self.config, self.device = config, device
+        self.precision = choose_precision(config.precision, device)
+        self.model = copy.deepcopy(model).to(device=device, dtype=torch.float32)
+        self.train_pairs, self.validation_pairs = train, validation
+        # One layout for all epochs, variants and seeds: the contrastive loss depends on who shares a batch.
+        generator = torch.Generator().manual_seed(0)
+        self.validation_batches = draw_batches(validation, config.batch_size, generator, distinct_captions=True)
+        whole = self.model
+        self._parts = {
+            "audio": (whole.audio_model, whole.audio_projection),
+            "text": (whole.text_model, whole.text_projection),
+        }
+        self._trained = [part for name in self._parts if config.towers in ("both", name) for part in self._parts[name]]
+        self.model.requires_grad_(False)
+        for part in self._trained:
+            part.requires_grad_(True)
+        self.model.logit_scale_a.requires_grad_(config.learn_temperature)
+        self.optimizer = make_optimizer(self.model, config)
+        self.scaler = torch.amp.GradScaler(device.type, enabled=self.precision == "fp16")
+
+    def batches(self, epoch: int) -> list[Batch]:
+        """The training batches of `epoch` (from 1), in order."""
+        config = self.config
+        generator = torch.Generator().manual_seed(epoch_seeds(config.seed, epoch)[0])
+        return draw_batches(self.train_pairs, config.batch_size, generator, config.distinct_captions, config.drop_last)
+
+    def train_epoch(self, epoch: int, on_step: Callable[[int, float], object] | None = None) -> dict[str, float]:
+        """Train on the batches of `epoch`; means over the pairs of "loss", its terms and "negative_share".
+
+        After each step `on_step(step, loss)` is called, step from 1. Raises NonFiniteLoss, naming the step, when the
+        loss is NaN or infinite.
+        """
+        self._training_mode()
+        seed_dropout(epoch_seeds(self.config.seed, epoch)[1], self.device)
+        batches, sums = self.batches(epoch), {}
+        for step, batch in enumerate(batches, start=1):
+            terms = self._step(batch)
+            loss = self._finite(terms["loss"], f"epoch {epoch}, step {step} of {len(batches)}")
+            _add(sums, terms, len(batch.pairs))
+            if on_step is not None:
+                on_step(step, loss)
+        return _means(sums, sum(len(batch.pairs) for batch in batches))
+
+    @torch.inference_mode()
+    def validate(self, epoch: int) -> tuple[dict[str, float], np.ndarray]:
+        """The same means over the validation pairs, and the CLAPScore of each of them, `[N]` in 0-1.
+
+        In eval mode an embedding does not depend on its batch, so all are made first, in large chunks, and the loss
+        is then taken over fixed batches of `config.batch_size`. All of it is in float32, whatever `config.precision`
+        says: it decides which epoch is kept, and whoever opens the model scores in float32. Raises NonFiniteLoss.
+        """
+        self.model.eval()
+        data, embedded = self.validation_pairs, {}
+        with torch.autocast(self.device.type, enabled=False):  # of a caller
+            for name, inputs, of_pair in (("audio", data.features, data.clip), ("text", data.tokens, data.caption)):
+                chunks = torch.arange(len(next(iter(inputs.values())))).split(EVALUATION_CHUNK)
+                rows = torch.cat([self._embed(name, self._rows(inputs, chunk)) for chunk in chunks])
+                embedded[name] = rows[of_pair.to(self.device)]
+        audio, text = embedded["audio"], embedded["text"]
+        self._finite(audio.sum() + text.sum(), f"the validation after epoch {epoch}")
+        sums: dict[str, torch.Tensor] = {}
+        target = data.target.to(self.device)
+        for batch in self.validation_batches:
+            rows = batch.pairs.to(self.device)
+            _add(sums, self._terms(audio[rows], text[rows], target[rows]), len(rows))
+        return _means(sums, len(data)), losses.clap_score(audio, text).cpu().numpy()
+
+    @property
+    def temperature(self) -> float:
+        """τ = exp(-logit_scale_a), as in equation 5."""
+        return math.exp(-float(self.model.logit_scale_a.detach()))
+
+    def state(self) -> dict:
+        """Weights, optimizer and loss scale, as plain tensors and numbers."""
+        return {name: getattr(self, name).state_dict() for name in ("model", "optimizer", "scaler")}
+
+    def restore(self, state: dict) -> None:
+        """Go back to what `state` returned."""
+        for name in ("model", "optimizer", "scaler"):
+            if state[name]:  # a scaler that is off has no state
+                getattr(self, name).load_state_dict(state[name])
+
+    def _training_mode(self) -> None:
+        """Dropout and batch-norm statistics on in the trained towers, as far as the configuration says."""
+        self.model.eval()
+        for part in self._trained:
+            part.train(self.config.dropout)
+        for module in self.model.audio_model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.train(self.config.towers != "text" and not self.config.freeze_batch_norm)
+
+    def _step(self, batch: Batch) -> dict[str, torch.Tensor]:
+        """The terms of the loss before this step; "loss" is NaN where the temperature's gradient was. Another broken
+        gradient of a finite loss shows in the next step or the validation."""
+        data, log_scale = self.train_pairs, self.model.logit_scale_a
+        half = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.precision)
+        with torch.autocast(self.device.type, dtype=half) if half else nullcontext():
+            audio = self._embed("audio", self._rows(data.features, batch.clips))
+            tokens = self._rows(data.tokens, batch.captions)
+            text = self._embed("text", {name: values[:, : batch.width] for name, values in tokens.items()})
+        text = text.float()[batch.caption_of.to(self.device)]
+        terms = self._terms(audio.float(), text, data.target[batch.pairs].to(self.device))
+        self.optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(terms["loss"]).backward()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        with torch.no_grad():
+            if self.config.learn_temperature:
+                log_scale.clamp_(0, math.log(MAX_LOGIT_SCALE))
+            return {**terms, "loss": terms["loss"] + 0 * log_scale}
+
+    def _terms(self, audio: torch.Tensor, text: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
+        config, scale = self.config, self.model.logit_scale_a.exp()
+        terms = losses.human_clap_loss(
+            audio, text, target, scale, config.kind, config.contrastive_weight, config.regression_weight
+        )
+        with torch.no_grad():
+            # These pairs get no gradient from the regression term (ReLU, equation 3).
+            terms["negative_share"] = (losses.cosine(audio, text) < 0).float().mean()
+        return terms
+
+    def _embed(self, name: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        """Projections `[n, D]` of features (name "audio") or tokens ("text"), not normalised."""
+        tower, projection = self._parts[name]
+        return projection(tower(**inputs, return_dict=True).pooler_output)
+
+    def _rows(self, values: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: tensor[rows].to(self.device) for name, tensor in values.items()}
+
+    def _finite(self, value: torch.Tensor, where: str) -> float:
+        found = float(value)
+        if not math.isfinite(found):
+            raise NonFiniteLoss(
+                f"the loss is {found} in {where} (kind {self.config.kind!r}, learning_rate "
+                f"{self.config.learning_rate:g}): look for broken audio features or lower the learning rate"
+            )
+        return found
+
+
+def _add(sums: dict[str, torch.Tensor], terms: dict[str, torch.Tensor], n_pairs: int) -> None:
+    for name, value in terms.items():
+        sums[name] = sums.get(name, 0) + value.detach() * n_pairs
+
+
+def _means(sums: dict[str, torch.Tensor], n_pairs: int) -> dict[str, float]:
+    return {name: float(total) / n_pairs for name, total in sums.items()}
+
+
+def _named_terms(prefix: str, means: dict[str, float]) -> dict[str, float]:
+    """The loss and its two kinds of term under fixed names, NaN for what this loss does not have."""
+    contrastive = means.get("wsce", means.get("sce", math.nan))
+    regression = means.get("mse", means.get("mae", math.nan))
+    loss = means.get("loss", math.nan)
+    return {f"{prefix}loss": loss, f"{prefix}contrastive": contrastive, f"{prefix}regression": regression}
+
+
+# --- the epochs -----------------------------------------------------------------------------------------
+
+
+class _Run:
+    """One fine-tuning, from its first epoch or from the checkpoint `saved`, to its result.
+
+    `state` is what a checkpoint holds besides the trainer's: the history's `rows`, `best_epoch`, `scores` of the
+    validation pairs (base_clap_score, clap_score) and `resumed`, the epochs after which the run was taken up.
+    """
+
+    def __init__(self, trainer: Trainer, clap, folder: Path | None, settings: dict, saved: dict | None):
+        self.trainer, self.clap, self.folder, self.settings = trainer, clap, folder, settings
+        self.state = {"rows": [], "best_epoch": None, "scores": {}, "resumed": []}
+        self.best_weights: dict[str, torch.Tensor] = {}  # where no folder keeps them
+        if saved is None:
+            return
+        trainer.restore(saved)
+        self.state = {name: saved[name] for name in self.state}
+        epoch, best = len(saved["rows"]) - 1, saved["best_epoch"]
+        self.state["resumed"] = [*saved["resumed"], epoch]
+        if best != epoch and not (folder / MODEL).is_dir():
+            raise CheckpointError(
+                f"{folder / MODEL} is not there, and epoch {best}, the best so far, is in no checkpoint any more; "
+                "overwrite=True begins anew"
+            )
+        self._write_epoch(better=best == epoch)  # it may have been stopped between checkpoint and model
+
+    def train(self, progress: bool) -> FinetuneResult:
+        """All epochs that are left, and the result."""
+        from tqdm.auto import tqdm
+
+        config, steps, rows = self.trainer.config, len(self.trainer.batches(1)), self.state["rows"]
+        started, first = time.perf_counter(), max(len(rows) - 1, 0) * steps
+        self._write_settings("running")  # what a killed run leaves behind
+        bar = tqdm(total=config.epochs * steps, initial=first, desc=config.kind, unit="step", disable=not progress)
+        try:
+            with bar:
+                for epoch in range(len(rows), config.epochs + 1):
+                    self._epoch(epoch, bar)
+        except NonFiniteLoss as error:
+            self._write_settings(f"stopped: {error}")
+            best = self.state["best_epoch"]
+            if best is None:
+                raise NonFiniteLoss(f"{error}. No epoch was finished, so there is no model to keep") from None
+            where = self.folder / MODEL if self.folder else "the error's .result"
+            stopped = NonFiniteLoss(f"{error}. The best model until then, of epoch {best}, is in {where}")
+            stopped.result = self._result()
+            raise stopped from None
+        result = self._result()
+        if self.folder is not None:
+            write_text(self.folder / SCORES, result.validation.to_csv(index=False))
+            self._write_settings("running")  # with the best epoch, which the card shows
+            write_card(self.folder / MODEL)
+            self._write_settings("finished", seconds=round(time.perf_counter() - started, 3))
+            (self.folder / CHECKPOINT).unlink(missing_ok=True)
+        return result
+
+    def _epoch(self, epoch: int, bar) -> None:
+        def show(step: int, loss: float) -> None:
+            bar.update()
+            bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
+
+        rows, scores = self.state["rows"], self.state["scores"]
+        trained = self.trainer.train_epoch(epoch, show) if epoch else {}
+        validated, score = self.trainer.validate(epoch)
+        # Strictly lower: of two equal epochs the earlier one wins.
+        better = epoch > 0 and all(validated["loss"] < row["validation_loss"] for row in rows[1:])
+        rows.append({
+            "epoch": epoch,
+            **_named_terms("train_", trained),
+            "negative_share": trained.get("negative_share", math.nan),
+            **_named_terms("validation_", validated),
+            "validation_negative_share": validated["negative_share"],
+            "validation_srcc": self._srcc(epoch, score),
+            "temperature": self.trainer.temperature,
+        })  # fmt: skip
+        if epoch == 0:
+            scores["base_clap_score"] = score.tolist()
+        if better:
+            scores["clap_score"], self.state["best_epoch"] = score.tolist(), epoch
+        self._save(epoch, better)
+        names = ["train_loss"] * bool(epoch) + ["validation_loss", "validation_srcc"]
+        bar.set_postfix({"epoch": epoch} | {name.removeprefix("train_"): f"{rows[-1][name]:.4f}" for name in names})
+
+    def _srcc(self, epoch: int, score: np.ndarray) -> float:
+        target = self.trainer.validation_pairs.pairs["target"].to_numpy()
+        srcc = float(correlations(score, target).srcc) if len(score) > 1 else math.nan
+        if math.isnan(srcc) and (len(score) < 2 or np.ptp(target) > 0):  # equal ratings were warned of before
+            why = "there is one validation pair" if len(score) < 2 else "all validation pairs have the same score"
+            warnings.warn(f"the validation SRCC does not exist in epoch {epoch}: {why}", stacklevel=5)
+        return srcc
+
+    def _save(self, epoch: int, better: bool) -> None:
+        if self.folder is None:
+            if better:
+                weights = self.trainer.model.state_dict()
+                self.best_weights = {name: values.detach().cpu().clone() for name, values in weights.items()}
+            return
+        try:
+            # The checkpoint first: a run stopped right after it still has the weights that model/ should get.
+            if epoch:
+                with writing(self.folder / CHECKPOINT) as fresh, fresh.open("wb") as file:
+                    torch.save({**self.trainer.state(), **self.state, "settings": self.settings}, file)
+            self._write_epoch(better)
+        except Exception as error:  # torch and safetensors raise errors of their own
+            cause = error.__context__ if isinstance(error.__context__, OSError) else error
+            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
+            raise OSError(
+                f"epoch {epoch} could not be saved in {self.folder} ({reason}); the last checkpoint and the best model "
+                "that were saved are whole. Make room and call again with resume=True (--resume)"
+            ) from error
+
+    def _write_epoch(self, better: bool) -> None:
+        if better:
+            save_clapmodel(self.folder / MODEL, self.trainer.model, self.clap.front_end_parts)
+        write_text(self.folder / HISTORY, pd.DataFrame(self.state["rows"]).to_csv(index=False))
+
+    def _write_settings(self, status: str, **more) -> None:
+        of_state = {name: self.state[name] for name in ("best_epoch", "resumed")}
+        self.settings |= {"status": status, **of_state, **more}
+        if self.folder is not None:
+            write_settings(self.folder, self.settings)
+
+    def _result(self) -> FinetuneResult:
+        model = None
+        if self.folder is None:
+            model = self.trainer.model.eval().requires_grad_(True)
+            model.load_state_dict(self.best_weights)
+        return FinetuneResult(
+            config=self.trainer.config,
+            history=pd.DataFrame(self.state["rows"]),
+            best_epoch=self.state["best_epoch"],
+            validation=self.trainer.validation_pairs.pairs[["audio", "text", "target"]].assign(**self.state["scores"]),
+            checkpoint=self.folder / MODEL if self.folder else None,
+            settings=self.settings,
+            in_memory=model,
+        )
+
+
+# --- one call -------------------------------------------------------------------------------------------
 
 
 def finetune(
@@ -86,25 +471,20 @@ def finetune(
     process trains in the folder, OSError where an epoch can't be saved, saying what is whole; and NonFiniteLoss
     when the loss becomes NaN or infinite: the best model until then stays in `output_dir` and in the error's `result`.
     """
-    folder = _folder_of(output_dir, overwrite, resume)
+    folder = open_folder(output_dir, overwrite, resume)
     clap = open_base(base or config.base, device)
     place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
     precision = choose_precision(config.precision, place)
     given = {"train": train_pairs, "validation": validation_pairs}
-    checked = {name: _checked(clap, pairs, audio_root, name) for name, pairs in given.items()}
+    checked = {name: checked_pairs(clap, pairs, audio_root, name) for name, pairs in given.items()}
     with ExitStack() as stack:
-        if folder is not None:
-            stack.enter_context(_locked(folder))
         stack.enter_context(reproducible(place))
         stack.enter_context(small_on_cpu(clap.model, place))
-        settings = _describe(config, clap, checked, place, precision)
-        finished, saved = _found(folder, settings) if resume else (False, None)
-        if folder is not None:
-            _clear(folder, everything=not finished and saved is None)
+        settings = describe(config, clap, checked, place, precision)
+        finished, saved = stack.enter_context(run_folder(folder, settings, resume))
         if finished:
-            (folder / CHECKPOINT).unlink(missing_ok=True)  # it was stopped while it tidied up
             return FinetuneResult.read(folder, config)
-        _warn_of_ratings(settings["data"]["shared"], {name: pairs["target"] for name, (pairs, _) in checked.items()})
+        warn_of_pairs(settings["data"]["shared"], {name: pairs["target"] for name, (pairs, _) in checked.items()})
         data = [
             pairs if isinstance(pairs, PairData) else prepare(clap, pairs, audio_root, progress, cache_dir)
             for pairs in given.values()
@@ -117,331 +497,4 @@ def finetune(
                 "the same caption: there are too few captions, or one has more clips than there are batches",
                 stacklevel=2,
             )
-        run = _Run(trainer, clap, folder, settings)
-        if saved is not None:
-            run.go_on(saved)
-        return run.train(progress)
-
-
-def open_base(base, device: str):
-    """`base`, opened if it is a name or folder. Raises TypeError for what is no ClapModel."""
-    if isinstance(base, (str, Path)):
-        from humanclap.clap import load_clap
-
-        base = load_clap(str(expanded(base)), device=device)
-    if not all(hasattr(base, name) for name in ("model", "front_end", "front_end_parts")):
-        raise TypeError(
-            f"base is a {type(base).__name__}, and only a transformers ClapModel can be fine-tuned: give a "
-            "save_pretrained folder, or convert a LAION .pt to one first (humanclap convert)"
-        )
-    return base
-
-
-# --- before the first epoch -----------------------------------------------------------------------------
-
-
-def _folder_of(output_dir, overwrite: bool, resume: bool) -> Path | None:
-    if overwrite and resume:
-        raise ValueError("resume=True goes on with a run and overwrite=True replaces it: give one of them")
-    if output_dir is None:
-        if resume:
-            raise ValueError("resume=True needs an output_dir")
-        return None
-    folder = expanded(output_dir)
-    if folder.exists() and not folder.is_dir():
-        raise NotADirectoryError(f"{folder} is a file; give the name of a folder for this run")
-    if not (overwrite or resume):
-        require_no_run(folder)
-    return folder
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    folder.mkdir(parents=True, exist_ok=True)
-    try:
-        with lock(folder / ".lock", wait=False):
-            yield
-    except BlockingIOError as error:
-        raise RuntimeError(f"another process trains in {folder} right now: give another output_dir") from error
-
-
-def _checked(clap, pairs: pd.DataFrame | PairData, audio_root, name: str) -> tuple[pd.DataFrame, str]:
-    """The pairs and their sha256; no clip is decoded, as a finished run needs none."""
-    if not isinstance(pairs, PairData):
-        if audio_root is None:
-            raise ValueError(f"audio_root is None: it is needed to read the audio of {name}_pairs")
-        return check_pairs(pairs, audio_root)
-    if pairs.front_end != clap.front_end:
-        raise ValueError(
-            f"{name}_pairs were prepared with another front end than the base has: {pairs.front_end} against "
-            f"{clap.front_end}; prepare them with this base"
-        )
-    return pairs.pairs, pairs.sha256
-
-
-def _describe(
-    config: FinetuneConfig, clap, checked: dict[str, tuple[pd.DataFrame, str]], device: torch.device, precision: str
-) -> dict:
-    """What decides the outcome: configuration, base, data (with sha256), device, threads and versions.
-
-    data.shared counts the pairs, captions and clips that are in both sets.
-    """
-    weights = hashlib.sha256()
-    for name, values in sorted(clap.model.state_dict().items()):
-        weights.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        weights.update(values.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy())
-    one, other = (pairs for pairs, _ in checked.values())
-    keys = {"pairs": ["audio", "text"], "captions": ["text"], "clips": ["audio"]}
-    shared = {
-        name: len(one[columns].drop_duplicates().merge(other[columns].drop_duplicates()))
-        for name, columns in keys.items()
-    }
-    data = {name: {"pairs": len(pairs), "sha256": sha256} for name, (pairs, sha256) in checked.items()}
-    base = {"name": clap.name, "checkpoint_sha256": clap.checkpoint_sha256, "weights_sha256": weights.hexdigest()}
-    packages = {name: version(name) for name in PACKAGES}
-    return {
-        "config": asdict(config),
-        "base": base,
-        "data": data | {"shared": shared, "front_end": clap.front_end},
-        "device": str(device),
-        "device_name": torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine(),
-        "precision": precision,
-        "threads": torch.get_num_threads(),
-        "versions": {"python": platform.python_version(), "humanclap": __version__, **packages},
-    }
-
-
-def _found(folder: Path, settings: dict) -> tuple[bool, dict | None]:
-    """Whether a finished run lies in `folder`, and else the checkpoint to go on from, or None.
-
-    Raises CheckpointError for a run with other `settings` and for a damaged checkpoint; nothing is changed.
-    """
-    path, before, saved = folder / CHECKPOINT, read_settings(folder), None
-    finished = before is not None and before["status"] == FINISHED
-    if path.exists() and not finished:
-        try:
-            saved = torch.load(path, map_location="cpu", weights_only=True)
-            before = saved["settings"]
-        except OSError:
-            raise
-        except Exception as error:  # torch raises anything for a file that is no whole checkpoint
-            why = " ".join(str(error).split())[:100] or type(error).__name__
-            kept = f"the best model until then is in {folder / MODEL}: " if (folder / MODEL).is_dir() else ""
-            raise CheckpointError(
-                f"{path} is damaged ({why}) and can't be resumed from; {kept}give another "
-                "output_dir, or begin anew with overwrite=True (--overwrite)"
-            ) from error
-    if before is None:
-        return False, None
-    if other := _changed(_identity(before), _identity(settings)):
-        raise CheckpointError(
-            f"{path if saved else folder} is of another fine-tuning: {'; '.join(other)}. Nothing was changed there; "
-            "give another output_dir, or overwrite=True to replace it"
-        )
-    if saved and (changed := _changed(_conditions(before), _conditions(settings))):
-        warnings.warn(
-            f"{path} was trained with {' and '.join(changed)}: the run goes on, and may not end bit-equal to one that "
-            "was never stopped",
-            stacklevel=3,
-        )
-    return finished, saved
-
-
-def _identity(settings: dict) -> dict[str, object]:
-    """What must be equal, for a run to go on as if it had not been stopped."""
-    config = {name: value for name, value in settings["config"].items() if name not in _NOT_COMPARED}
-    return config | {
-        "the base's weights": settings["base"]["weights_sha256"],
-        "the training pairs": settings["data"]["train"]["sha256"],
-        "the validation pairs": settings["data"]["validation"]["sha256"],
-        "the front end": settings["data"]["front_end"],
-        "kind of device": settings["device"].partition(":")[0],
-        "precision": settings["precision"],
-    }
-
-
-def _conditions(settings: dict) -> dict[str, object]:
-    """What rounding depends on, and may change in between."""
-    return {"threads": settings["threads"], "torch": settings["versions"]["torch"]}
-
-
-def _changed(old: dict, new: dict) -> list[str]:
-    """Such as "learning_rate 0.001, now 0.002"."""
-
-    def short(value: object) -> str:
-        text = str(value)
-        return text if len(text) <= 40 else f"{text[:16]}…"
-
-    return [f"{name} {short(old.get(name))}, now {short(new[name])}" for name in new if old.get(name) != new[name]]
-
-
-def _clear(folder: Path, everything: bool) -> None:
-    """Remove what a killed process left half written, and `everything` of a run."""
-    names = (SETTINGS, CHECKPOINT, HISTORY, SCORES)
-    for remains in folder.glob(".*"):
-        if any(name in remains.name for name in (*names, MODEL)):
-            shutil.rmtree(remains) if remains.is_dir() else remains.unlink()
-    if everything:
-        # The settings go first: without them, and without a checkpoint, no run is here to be resumed.
-        for name in names:
-            (folder / name).unlink(missing_ok=True)
-        remove_folder(folder / MODEL)
-
-
-def _warn_of_ratings(shared: dict[str, int], targets: dict[str, pd.Series]) -> None:
-    if shared["pairs"] or shared["captions"]:
-        warnings.warn(
-            f"{shared['pairs']} pairs and {shared['captions']} captions are in both the training and the validation set: "
-            "the validation loss then rewards memory. relate.split_train_validation(by='caption') keeps them apart",
-            stacklevel=3,
-        )
-    for name, what in (("train", "no order can be learnt from them"), ("validation", "there is no validation SRCC")):
-        if targets[name].nunique() == 1:
-            equal = f"all {len(targets[name])} ratings of the {name} pairs are {targets[name].iloc[0]:g}"
-            warnings.warn(f"{equal}: {what}", stacklevel=3)
-
-
-# --- the epochs -----------------------------------------------------------------------------------------
-
-
-class _Run:
-    """One fine-tuning, from its first epoch or from where `go_on` takes it up, to its result."""
-
-    def __init__(self, trainer: Trainer, clap, folder: Path | None, settings: dict) -> None:
-        self.trainer, self.clap, self.folder, self.settings = trainer, clap, folder, settings
-        self.rows: list[dict] = []
-        self.best_epoch: int | None = None
-        self.scores: dict[str, list[float]] = {}  # of the validation pairs: base_clap_score, clap_score
-        self.best_weights: dict[str, torch.Tensor] = {}  # where no folder keeps them
-        self.resumed: list[int] = []
-
-    def go_on(self, saved: dict) -> None:
-        """Take the run up after the epoch of a checkpoint."""
-        self.trainer.restore(saved)
-        self.rows, self.best_epoch, self.scores = saved["rows"], saved["best_epoch"], saved["scores"]
-        epoch = len(self.rows) - 1
-        self.resumed = [*saved["resumed"], epoch]
-        if self.best_epoch != epoch and not (self.folder / MODEL).is_dir():
-            raise CheckpointError(
-                f"{self.folder / MODEL} is not there, and epoch {self.best_epoch}, the best so far, is in no "
-                "checkpoint any more; overwrite=True begins anew"
-            )
-        self._write_results(better=self.best_epoch == epoch)  # it may have been stopped between checkpoint and model
-
-    def train(self, progress: bool) -> FinetuneResult:
-        """All epochs that are left, and the result."""
-        from tqdm.auto import tqdm
-
-        config, steps = self.trainer.config, len(self.trainer.batches(1))
-        done, started = len(self.rows), time.perf_counter()
-        self._write_settings(RUNNING)  # what a killed run leaves behind
-        first = max(done - 1, 0) * steps
-        try:
-            with tqdm(
-                total=config.epochs * steps, initial=first, desc=config.kind, unit="step", disable=not progress
-            ) as bar:
-                for epoch in range(done, config.epochs + 1):
-                    self._epoch(epoch, bar)
-        except NonFiniteLoss as error:
-            self._write_settings(f"stopped: {error}")
-            if self.best_epoch is None:
-                raise NonFiniteLoss(f"{error}. No epoch was finished, so there is no model to keep") from None
-            where = self.folder / MODEL if self.folder else "the error's .result"
-            stopped = NonFiniteLoss(f"{error}. The best model until then, of epoch {self.best_epoch}, is in {where}")
-            stopped.result = self._result()
-            raise stopped from None
-        return self._finished(round(time.perf_counter() - started, 3))
-
-    def _epoch(self, epoch: int, bar) -> None:
-        def show(step: int, loss: float) -> None:
-            bar.update()
-            bar.set_postfix(epoch=epoch, loss=f"{loss:.4f}", refresh=False)
-
-        trained = self.trainer.train_epoch(epoch, show) if epoch else {}
-        validated, score = self.trainer.validate(epoch)
-        # Strictly lower: of two equal epochs the earlier one wins.
-        better = epoch > 0 and all(validated["loss"] < row["validation_loss"] for row in self.rows[1:])
-        self.rows.append(self._row(epoch, trained, validated, score))
-        if epoch == 0 or better:
-            self.scores["clap_score" if epoch else "base_clap_score"] = score.tolist()
-        if better:
-            self.best_epoch = epoch
-        self._save(epoch, better)
-        shown = (
-            ("train_loss", "validation_loss", "validation_srcc") if epoch else ("validation_loss", "validation_srcc")
-        )
-        bar.set_postfix(
-            {"epoch": epoch} | {name.removeprefix("train_"): f"{self.rows[-1][name]:.4f}" for name in shown}
-        )
-
-    def _row(self, epoch: int, trained: dict, validated: dict, score: np.ndarray) -> dict:
-        target = self.trainer.validation_pairs.pairs["target"].to_numpy()
-        srcc = float(correlations(score, target).srcc) if len(score) > 1 else math.nan
-        if math.isnan(srcc) and (len(score) < 2 or np.ptp(target) > 0):  # equal ratings were warned of before
-            why = "there is one validation pair" if len(score) < 2 else "all validation pairs have the same score"
-            warnings.warn(f"the validation SRCC does not exist in epoch {epoch}: {why}", stacklevel=5)
-        return {
-            "epoch": epoch,
-            **named_terms("train_", trained),
-            "negative_share": trained.get("negative_share", math.nan),
-            **named_terms("validation_", validated),
-            "validation_negative_share": validated["negative_share"],
-            "validation_srcc": srcc,
-            "temperature": self.trainer.temperature,
-        }
-
-    def _save(self, epoch: int, better: bool) -> None:
-        if self.folder is None:
-            if better:
-                weights = self.trainer.model.state_dict()
-                self.best_weights = {name: values.detach().cpu().clone() for name, values in weights.items()}
-            return
-        saved = {"rows": self.rows, "best_epoch": self.best_epoch, "scores": self.scores, "resumed": self.resumed}
-        try:
-            # The checkpoint first: a run stopped right after it still has the weights that model/ should get.
-            if epoch:
-                with writing(self.folder / CHECKPOINT) as fresh, fresh.open("wb") as file:
-                    torch.save({**self.trainer.state(), **saved, "settings": self.settings}, file)
-            self._write_results(better)
-        except Exception as error:  # torch and safetensors raise errors of their own
-            cause = error.__context__ if isinstance(error.__context__, OSError) else error
-            reason = getattr(cause, "strerror", None) or " ".join(str(cause).split())[:200]
-            raise OSError(
-                f"epoch {epoch} could not be saved in {self.folder} ({reason}); the last checkpoint and the best model "
-                "that were saved are whole. Make room and call again with resume=True (--resume)"
-            ) from error
-
-    def _write_results(self, better: bool) -> None:
-        if better:
-            save_clapmodel(self.folder / MODEL, self.trainer.model, self.clap.front_end_parts)
-        write_text(self.folder / HISTORY, pd.DataFrame(self.rows).to_csv(index=False))
-
-    def _write_settings(self, status: str, **more) -> None:
-        self.settings |= {"status": status, "best_epoch": self.best_epoch, "resumed": self.resumed, **more}
-        if self.folder is not None:
-            write_text(self.folder / SETTINGS, json.dumps(self.settings, indent=2) + "\n")
-
-    def _finished(self, seconds: float) -> FinetuneResult:
-        result = self._result()
-        if self.folder is not None:
-            write_text(self.folder / SCORES, result.validation.to_csv(index=False))
-            self._write_settings(RUNNING)  # with the best epoch, which the card shows
-            write_card(self.folder / MODEL)
-            self._write_settings(FINISHED, seconds=seconds)
-            (self.folder / CHECKPOINT).unlink(missing_ok=True)
-        return result
-
-    def _result(self) -> FinetuneResult:
-        model = None
-        if self.folder is None:
-            model = self.trainer.model.eval().requires_grad_(True)
-            model.load_state_dict(self.best_weights)
-        return FinetuneResult(
-            config=self.trainer.config,
-            history=pd.DataFrame(self.rows),
-            best_epoch=self.best_epoch,
-            validation=self.trainer.validation_pairs.pairs[["audio", "text", "target"]].assign(**self.scores),
-            checkpoint=self.folder / MODEL if self.folder else None,
-            settings=self.settings,
-            in_memory=model,
-        )
+        return _Run(trainer, clap, folder, settings, saved).train(progress)

@@ -18,9 +18,9 @@ import torch
 from humanclap.checks import whole_number
 from humanclap.files import expanded
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.finetune.data import PairData, prepare
+from humanclap.finetune.data import PairData, open_base, prepare
 from humanclap.finetune.result import FINISHED, FinetuneResult, read_settings, require_no_run
-from humanclap.finetune.train import finetune, open_base
+from humanclap.finetune.train import finetune
 from humanclap.losses import KINDS
 
 Runs = dict[tuple[str, int], tuple[FinetuneConfig, Path]]  # by (kind, seed): configuration and folder
@@ -45,12 +45,13 @@ class FinetuneRuns:
         Columns: kind, training_seed, then those of the history (epoch, ..., validation_loss, validation_srcc, ...), and
         improved, whether that loss is below the base's.
         """
-        rows = []
-        for (kind, seed), result in self.results.items():
-            best = result.history.set_index("epoch", drop=False).loc[result.best_epoch].to_dict()
-            best["epoch"] = int(best["epoch"])
-            rows.append({"kind": kind, "training_seed": seed, **best, "improved": result.improved})
-        return pd.DataFrame(rows)
+        parts = [
+            result.history[result.history["epoch"] == result.best_epoch].assign(
+                kind=kind, training_seed=seed, improved=result.improved
+            )
+            for (kind, seed), result in self.results.items()
+        ]
+        return _first(pd.concat(parts, ignore_index=True), ["kind", "training_seed"])
 
     def summary(self) -> pd.DataFrame:
         """One row per kind, over its seeds, at the best epoch of each.
@@ -74,9 +75,7 @@ class FinetuneRuns:
     def histories(self) -> pd.DataFrame:
         """All histories, one below the other: model (the kind), training_seed, then the columns of a history."""
         parts = [result.history.assign(model=kind, training_seed=seed) for (kind, seed), result in self.results.items()]
-        whole = pd.concat(parts, ignore_index=True)
-        first = ["model", "training_seed"]
-        return whole[first + [name for name in whole.columns if name not in first]]
+        return _first(pd.concat(parts, ignore_index=True), ["model", "training_seed"])
 
     @property
     def chosen(self) -> tuple[str, int]:
@@ -99,6 +98,10 @@ class FinetuneRuns:
         kind = means.idxmax()
         of_kind = best[best["kind"] == kind]
         return kind, int(of_kind.loc[of_kind["validation_srcc"].idxmax(), "training_seed"])
+
+
+def _first(table: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
+    return table[columns + [name for name in table if name not in columns]]
 
 
 def finetune_variants(
@@ -143,18 +146,14 @@ def finetune_variants(
     if not (overwrite or resume):
         for _, folder in runs.values():
             require_no_run(folder)
-    workers = whole_number(workers, "workers", 1)
     clap = open_base(base or config.base, device)
-    devices = _devices(clap, device, workers)
+    devices = _devices(clap, device, whole_number(workers, "workers", 1))
     sets = [
         pairs if isinstance(pairs, PairData) else prepare(clap, pairs, audio_root, progress, cache_dir)
         for pairs in (train_pairs, validation_pairs)
     ]
     how = {"overwrite": overwrite, "resume": resume}
-    if workers == 1:
-        failed = _train(runs, sets, clap, device, progress, how)
-    else:
-        failed = _side_by_side(runs, sets, clap, devices, progress, how)
+    failed = _trained(runs, sets, clap, devices, progress, how)
     if failed:
         what = "; ".join(f"{kind} with seed {seed}: {problem}" for (kind, seed), problem in failed.items())
         error = VariantsFailed(
@@ -166,65 +165,61 @@ def finetune_variants(
     return FinetuneRuns({run: FinetuneResult.read(folder, one) for run, (one, folder) in runs.items()})
 
 
-def _train(runs: Runs, sets: list[PairData], base, device: str, progress: bool, how: dict[str, bool]) -> Failed:
-    """Train `runs` one after the other, and return what went wrong; the models are not kept in memory."""
-    failed = {}
-    for run, (config, folder) in runs.items():
-        try:
-            finetune(config, *sets, base=base, output_dir=folder, device=device, progress=progress, **how)
-        except Exception as error:  # noqa: BLE001  (whatever it is, the others can still be trained)
-            failed[run] = f"{type(error).__name__}: {error}"
-    return failed
-
-
 def _devices(clap, device: str, workers: int) -> list[str]:
     """A device for each worker."""
     place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
     if workers == 1 or place.type == "cpu":
-        return [device] * workers
+        return [str(place)] * workers
     n_gpus = torch.cuda.device_count()
     if place.type != "cuda" or workers > n_gpus:
         raise ValueError(f"workers is {workers}, one per GPU, and torch sees {n_gpus} GPU(s): use at most that many")
     return [f"cuda:{number}" for number in range(workers)]
 
 
-def _side_by_side(runs: Runs, sets: list[PairData], clap, devices: list[str], progress: bool, how: dict) -> Failed:
-    """As `_train`, in a process per device; on GPUs each has its queue, on a CPU whoever is free takes the next."""
+def _trained(runs: Runs, sets: list[PairData], clap, devices: list[str], progress: bool, how: dict) -> Failed:
+    """Train `runs`, here or in a process per device, and return what went wrong.
+
+    Each GPU has a queue of its own; on a CPU whoever is free takes the next run.
+    """
     from joblib import Parallel, delayed
     from joblib.externals.loky import get_reusable_executor
     from tqdm.auto import tqdm
 
-    n, gpus = len(devices), devices[0].startswith("cuda")
-    queues = [dict(list(runs.items())[start::n]) for start in range(n)] if gpus else [{run: runs[run]} for run in runs]
-    places = devices if gpus else ["cpu"] * len(queues)
+    n, items = len(devices), list(runs.items())
+    if n == 1:
+        return _work(items, sets, clap, devices[0], progress, how)
+    gpus = devices[0].startswith("cuda")
+    queues = [(items[i::n], devices[i]) for i in range(n)] if gpus else [([item], "cpu") for item in items]
     # What a training needs of an open CLAP; features as numpy arrays, which joblib maps into the memory of all workers.
     names = ("front_end", "front_end_parts", "name", "checkpoint_sha256")
     base = SimpleNamespace(model=copy.deepcopy(clap.model).cpu(), **{name: getattr(clap, name) for name in names})
     arrays = [replace(part, features={name: held.numpy() for name, held in part.features.items()}) for part in sets]
-    threads, failed = torch.get_num_threads(), {}
-    tasks = [
-        delayed(_work)(queue, arrays, base, place, threads, how)
-        for queue, place in zip(queues, places, strict=True)
-        if queue
-    ]
+    tasks = [delayed(_work)(queue, arrays, base, place, False, how, torch.get_num_threads()) for queue, place in queues]
     pool = Parallel(n_jobs=n, backend="loky", batch_size=1, mmap_mode="c", return_as="generator_unordered")
+    failed: Failed = {}
     try:
-        with tqdm(total=len(runs), desc="trainings", unit="run", disable=not progress) as bar:
-            for n_done, found in pool(tasks):
-                failed |= found
-                bar.update(n_done)
+        for found in tqdm(pool(tasks), "trainings", len(tasks), unit="run", disable=not progress):
+            failed |= found
     except BrokenProcessPool as error:
         why = f"a training process died ({str(error).splitlines()[0]})"
-        for run, (_, folder) in runs.items():
-            if (read_settings(folder) or {}).get("status") != FINISHED:
-                failed.setdefault(run, why)
+        unfinished = [run for run, (_, folder) in items if (read_settings(folder) or {}).get("status") != FINISHED]
+        failed = dict.fromkeys(unfinished, why) | failed
     finally:
         get_reusable_executor().shutdown(wait=True)  # else idle processes would keep their memory
     return failed
 
 
-def _work(queue: Runs, arrays: list[PairData], base, device: str, threads: int, how: dict) -> tuple[int, Failed]:
-    """In a worker process: how many of `queue` are done, and what went wrong."""
-    torch.set_num_threads(threads)
-    sets = [replace(part, features={name: torch.from_numpy(v) for name, v in part.features.items()}) for part in arrays]
-    return len(queue), _train(queue, sets, base, device, False, how)
+def _work(queue: list, sets: list, base, device: str, progress: bool, how: dict, threads: int | None = None) -> Failed:
+    """Train one after the other and return what went wrong; the models are not kept in memory."""
+    if threads:  # in a process of its own
+        torch.set_num_threads(threads)
+        sets = [
+            replace(part, features={name: torch.from_numpy(v) for name, v in part.features.items()}) for part in sets
+        ]
+    failed = {}
+    for run, (config, folder) in queue:
+        try:
+            finetune(config, *sets, base=base, output_dir=folder, device=device, progress=progress, **how)
+        except Exception as error:  # noqa: BLE001  (whatever it is, the others can still be trained)
+            failed[run] = f"{type(error).__name__}: {error}"
+    return failed
