@@ -29,7 +29,7 @@ from humanclap.clap import load_clap
 from humanclap.cli import main as humanclap
 from humanclap.finetune import CONTROL_KIND, KINDS, FinetuneConfig, NonFiniteLoss, PairData, finetune, prepare
 from humanclap.finetune.data import draw_batches, repeated_captions
-from humanclap.finetune.loop import Trainer, reproducible
+from humanclap.finetune.train import Trainer, reproducible
 
 CPU = torch.device("cpu")
 
@@ -95,33 +95,18 @@ def test_the_defaults_are_the_paper_s():
     ("setting", "says"),
     [
         ({"kind": "mse+mae"}, "kind must be one of wsce.mse.*sce, not 'mse.mae'"),
-        ({"towers": "video"}, "one of both, audio, text"),
-        ({"split_by": "clip"}, "one of caption, pair"),
-        ({"precision": "int8"}, "one of auto, fp32, bf16, fp16"),
         ({"batch_size": 0}, "batch_size must be a whole number of at least 1, not 0"),
-        ({"epochs": 8.0}, "epochs must be a whole number"),
         ({"seed": True}, "seed must be a whole number"),
-        ({"split_seed": -1}, "split_seed must be a whole number"),
         ({"n_train": 1.5}, "a whole number of pairs or a share below 1, not 1.5"),
-        ({"n_train": "all"}, "n_train must be a number"),
-        ({"learning_rate": 0}, "learning_rate is 0"),
         ({"learning_rate": np.float64("nan")}, "learning_rate must be a number of at least 0, not nan"),
-        ({"learning_rate": "1e-5"}, "not '1e-5'"),
         ({"dropout": 0.1}, "dropout must be True or False, not 0.1"),
         ({"kind": "wsce", "batch_size": 1}, "zero for a single pair"),
         ({"contrastive_weight": 0, "regression_weight": 0}, "no loss left"),
-        ({"base": None}, "base must be a name"),
     ],
 )
 def test_a_wrong_setting_is_named(setting, says):
     with pytest.raises(ValueError, match=says):
         FinetuneConfig(**setting)
-
-
-@pytest.mark.parametrize("name", ["spec_augment", "drop_path", "windows", "compile"])
-def test_a_setting_of_version_0_2_is_gone(name):
-    with pytest.raises(ValueError, match=f"old.yaml: {name}: gone in 0.3"):
-        FinetuneConfig.from_dict({"epochs": 3, name: 1}, "old.yaml")
 
 
 # --- the data -------------------------------------------------------------------------------------------
@@ -149,12 +134,9 @@ def test_each_clip_and_caption_is_prepared_once(corpus, clap):
     [
         (lambda pairs: pairs.drop(columns="target"), "pairs has no column target"),
         (lambda pairs: pairs[:0], "no pairs"),
-        (lambda pairs: pairs.assign(target=pairs["target"] * 10), "divided by 10"),
         (lambda pairs: pairs.assign(target=np.nan), "4 of 4 rows have no target"),
         (lambda pairs: pairs.assign(target="high"), "such as 'high'"),
-        (lambda pairs: pairs.assign(text=["a", "", "c", "d"]), "row 1 of the pairs: text is ''"),
         (lambda pairs: pairs.assign(audio=[None, "b", "c", "d"]), "1 of 4 rows have no audio"),
-        (lambda pairs: pd.concat([pairs, pairs[:1]]), "1 pairs are there more than once, such as 00.wav"),
     ],
 )
 def test_unfit_pairs_are_refused(corpus, clap, change, says):
@@ -195,12 +177,11 @@ def test_a_clip_that_changes_while_it_is_read_is_not_used(corpus, clap, tmp_path
     assert not list((tmp_path / "cache").rglob("*.npy"))
 
 
-@pytest.mark.parametrize("fused", [False, True])
-def test_cached_features_are_those_computed_and_found_by_content(corpus, tmp_path, monkeypatch, fused):
+def test_cached_features_are_those_computed_and_found_by_content(corpus, tmp_path, monkeypatch):
     """Other names, ratings and orders of the same clips need no new features; another clip or window does."""
     pairs, root = corpus[0][:4], tmp_path / "clips"
     root.mkdir()
-    clap = load_clap(make_clap(tmp_path / "clap", corpus[0]["text"], fused=fused), device="cpu")
+    clap = load_clap(make_clap(tmp_path / "clap", corpus[0]["text"], fused=True), device="cpu")
     for name in pairs["audio"]:
         (root / name).write_bytes((corpus[1] / name).read_bytes())
     soundfile.write(root / "00.wav", np.random.default_rng(0).uniform(-0.2, 0.2, 3 * SAMPLE_RATE), SAMPLE_RATE)
@@ -218,16 +199,14 @@ def test_cached_features_are_those_computed_and_found_by_content(corpus, tmp_pat
         assert n == expected and data.sha256 == plain.sha256
         for name, values in plain.features.items():
             assert torch.equal(data.features[name], values) and data.features[name].dtype == values.dtype
-    assert plain.features["is_longer"].flatten().tolist()[:2] == [fused, False]
+    assert plain.features["is_longer"].flatten().tolist()[:2] == [True, False]
     n, data = n_heard(pairs[::-1].assign(target=0.5))
     assert n == 0 and torch.equal(data.features["input_features"], plain.features["input_features"].flip(0))
+    renamed = pairs.assign(audio=pairs["audio"].replace("01.wav", "x.wav"))
     (root / "01.wav").rename(root / "x.wav")
-    assert n_heard(pairs.assign(audio=pairs["audio"].replace("01.wav", "x.wav")))[0] == 0
+    assert n_heard(renamed)[0] == 0
     (root / "x.wav").write_bytes((corpus[1] / "20.wav").read_bytes())
-    assert n_heard(pairs.assign(audio=pairs["audio"].replace("01.wav", "x.wav")))[0] == 1
-    file = next(path for path in (tmp_path / "cache").rglob("*.npy") if path.stat().st_size > 1000)
-    file.write_bytes(file.read_bytes()[:500])  # damaged: made again
-    assert n_heard(pairs.assign(audio=pairs["audio"].replace("01.wav", "x.wav")))[0] <= 1
+    assert n_heard(renamed)[0] == 1
 
 
 def test_the_data_hash_covers_ratings_and_audio(corpus, clap, tmp_path):
@@ -376,14 +355,6 @@ def test_the_lowest_validation_loss_wins_and_is_what_the_checkpoint_has(clap, co
     pd.testing.assert_frame_equal(written, history)
 
 
-def test_the_terms_stand_apart_and_add_up(clap, sets):
-    history = run(clap, sets, kind="wsce+mse", contrastive_weight=0.3, regression_weight=0.7).history
-    for prefix, rows in (("train", history[1:]), ("validation", history)):
-        total = 0.3 * rows[f"{prefix}_contrastive"] + 0.7 * rows[f"{prefix}_regression"]
-        np.testing.assert_allclose(rows[f"{prefix}_loss"], total, rtol=1e-6)
-    assert history["temperature"][0] == pytest.approx(0.07) and history["temperature"].nunique() == 3
-
-
 @pytest.mark.parametrize("kind", ["wsce", "sce", "wsce+mae"])
 def test_the_validation_loss_is_that_of_batches_of_batch_size(clap, sets, kind):
     """Against the paper's equations, written out in naive_loop."""
@@ -429,8 +400,7 @@ def test_only_the_chosen_tower_trains(clap, sets, towers, still):
     assert not torch.equal(trained[f"{towers}_projection.linear1.weight"], base[f"{towers}_projection.linear1.weight"])
 
 
-@pytest.mark.parametrize("start", [150.0, 0.5])
-@pytest.mark.parametrize("learnt", [True, False])
+@pytest.mark.parametrize(("start", "learnt"), [(150.0, True), (0.5, True), (150.0, False)])
 def test_a_logit_scale_that_is_learnt_is_kept_within_1_to_100(clap, sets, start, learnt):
     """A base may come with a scale outside; the first step takes it to the bound, and one that is fixed stays."""
     model = copy.deepcopy(clap.model)
@@ -476,12 +446,6 @@ def test_weight_decay_reaches_matrices_only(clap, sets):
     assert {"logit_scale_a", f"{encoder}.norm.weight", f"{encoder}.batch_norm.weight", position_bias} <= plain
     assert not any(name.endswith(".bias") for name in decayed)
     assert decayed | plain == set(name_of.values()) - {"logit_scale_t"}
-
-
-def test_dropout_is_the_base_s_and_can_be_off(clap, sets):
-    noisy, still = run(clap, sets), run(clap, sets, dropout=False)
-    assert noisy.history["train_loss"][1] != still.history["train_loss"][1]
-    assert noisy.history["validation_loss"][0] == still.history["validation_loss"][0]  # validation is in eval mode
 
 
 # --- the same again, and nothing disturbed --------------------------------------------------------------
@@ -550,13 +514,11 @@ def test_the_checkpoint_opens_in_transformers(clap, corpus, sets, tmp_path):
     assert "Human-CLAP, wsce+mae" in (result.checkpoint / "README.md").read_text()
     mode = (tmp_path / "history.csv").stat().st_mode
     assert {path.stat().st_mode for path in result.checkpoint.iterdir()} == {mode}  # as the umask says
-    manifest = json.loads((tmp_path / "settings.json").read_text())
-    assert manifest == result.settings
-    assert manifest["config"]["kind"] == "wsce+mae" and manifest["device"] == "cpu"
-    assert manifest["base"]["checkpoint_sha256"] == clap.checkpoint_sha256
-    assert manifest["data"]["train"] == {"pairs": 24, "sha256": sets[0].sha256}
-    assert manifest["versions"]["torch"] == torch.__version__.partition("+")[0]
-    assert manifest["status"] == "finished" and manifest["best_epoch"] == 1
+    settings = json.loads((tmp_path / "settings.json").read_text())
+    assert settings == result.settings
+    assert settings["base"]["checkpoint_sha256"] == clap.checkpoint_sha256
+    assert settings["data"]["train"] == {"pairs": 24, "sha256": sets[0].sha256}
+    assert settings["status"] == "finished" and settings["best_epoch"] == 1
 
 
 def test_a_run_is_not_overwritten_unasked(clap, sets, tmp_path):
@@ -605,30 +567,13 @@ def test_a_loss_that_becomes_nan_keeps_the_best_model(clap, eight, sets, tmp_pat
     assert "stopped: the loss is nan" in json.loads((tmp_path / "settings.json").read_text())["status"]
 
 
-def test_a_learning_rate_that_explodes_is_reported(clap, sets):
-    with pytest.raises(NonFiniteLoss, match=r"lower the learning rate"):
-        run(clap, sets, learning_rate=1e30)
-
-
 # --- what is asked of the caller ------------------------------------------------------------------------
 
 
-def test_the_base_may_be_a_folder(clap, corpus, sets, tmp_path):
-    folder = tmp_path / "base"
-    clap.model.save_pretrained(folder)
-    clap.front_end_parts.save(folder)
-    result = finetune(FinetuneConfig(epochs=1, learning_rate=1e-3), *sets, base=folder, device="cpu", progress=False)
-    named = FinetuneConfig(epochs=1, learning_rate=1e-3, base=str(folder))
-    assert same_weights(result.model, finetune(named, *sets, device="cpu", progress=False).model)
-    assert same_weights(result.model, run(clap, sets, epochs=1).model)
-
-
 def test_unfit_arguments_are_named(clap, corpus, sets):
-    pairs, root = corpus
+    pairs, _ = corpus
     with pytest.raises(ValueError, match="audio_root is None"):
         finetune(FinetuneConfig(), pairs[:4], pairs[4:], base=clap, progress=False)
-    with pytest.raises(TypeError, match="pairs must be a DataFrame, not list"):
-        finetune(FinetuneConfig(), [], [], root, base=clap, progress=False)
     with pytest.raises(ValueError, match="precision 'fp16' needs a GPU; allowed here: 'auto', 'fp32' and 'bf16'"):
         run(clap, sets, precision="fp16")
     with pytest.raises(TypeError, match="only a transformers ClapModel can be fine-tuned"):
@@ -650,24 +595,12 @@ def test_captions_on_both_sides_and_repeated_in_a_batch_warn(clap, sets):
     assert result.settings["data"]["shared"]["captions"] == 1
     with pytest.warns(UserWarning, match="of 24 training pairs have to share a batch of 16"):
         run(clap, sets, epochs=1, batch_size=16)
-    with pytest.warns(UserWarning, match="of 24 training pairs have to share a batch of 16"):
-        run(clap, sets, epochs=1, batch_size=16)
 
 
-def test_the_bar_shows_loss_and_srcc(clap, sets, capfd):
-    config = FinetuneConfig(epochs=1, learning_rate=1e-3)
-    result = finetune(config, *sets, base=clap, progress=True)
-    shown = capfd.readouterr().err
-    assert "3/3" in shown and f"loss={result.history['train_loss'][1]:.4f}" in shown
-    assert f"validation_srcc={result.history['validation_srcc'][1]:.4f}" in shown
-
-
-@pytest.mark.parametrize("window", ["mean", "upstream"])
-def test_a_window_policy_without_fixed_features_is_refused(corpus, clap, monkeypatch, window):
-    pairs, root = corpus
-    monkeypatch.setattr(clap, "window", window)
-    with pytest.raises(ValueError, match=f"window='{window}'.*open the base with"):
-        prepare(clap, pairs, root, progress=False)
+def test_a_window_policy_without_fixed_features_is_refused(corpus, clap, monkeypatch):
+    monkeypatch.setattr(clap, "window", "mean")
+    with pytest.raises(ValueError, match="window='mean'.*open the base with"):
+        prepare(clap, *corpus, progress=False)
 
 
 # --- precision, and LAION's format ----------------------------------------------------------------------
@@ -701,16 +634,6 @@ def test_validation_is_in_float32_whatever_the_precision(clap, sets):
         expected = full.validate(1)
     assert means == expected[0] == again[0]
     assert np.array_equal(score, expected[1]) and np.array_equal(score, again[1])
-
-
-def test_float32_is_not_rounded_to_tf32_and_the_flags_come_back(clap, sets):
-    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
-    before = cudnn.allow_tf32, matmul.allow_tf32
-    seen = []
-    with reproducible(CPU):
-        trainer = Trainer(FinetuneConfig(), clap.model, *sets, CPU)
-        trainer.train_epoch(1, lambda step, loss: seen.append((cudnn.allow_tf32, matmul.allow_tf32)))
-    assert set(seen) == {(False, False)} and (cudnn.allow_tf32, matmul.allow_tf32) == before
 
 
 @pytest.mark.extra("laion")

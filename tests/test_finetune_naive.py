@@ -21,7 +21,7 @@ from transformers import ClapModel, ClapProcessor
 from humanclap import demo, load_clap, losses
 from humanclap.audio import load_audio
 from humanclap.finetune import FinetuneConfig, finetune, prepare
-from humanclap.finetune.loop import Trainer, epoch_seeds, reproducible
+from humanclap.finetune.train import Trainer, epoch_seeds, reproducible
 
 STEPS = 20
 SLOW_STEPS = int(os.environ.get("HUMANCLAP_NAIVE_STEPS", "4"))
@@ -196,24 +196,6 @@ def test_twenty_steps_with_dropout_equal_a_naive_loop_that_draws_from_the_same_s
         batches = rows_of(inputs, target, order)
         naive_losses = naive_loop.train(naive, batches, "wsce+mae", 1e-3, dropout=True, before_step=seed)
     require_equal(trained, step_losses, naive, naive_losses, before)
-
-
-def test_the_comparison_would_notice_another_loss_order_or_decay(small, monkeypatch):
-    """A comparison that passes whatever it is given shows nothing."""
-    trained, order, step_losses, naive, before, inputs, target = run_both(small, monkeypatch, "wsce+mae", n_epochs=4)
-    wrong = {
-        "loss": lambda model: naive_loop.train(model, rows_of(inputs, target, order), "wsce+mse", 1e-3),
-        "order": lambda model: naive_loop.train(model, rows_of(inputs, target, order[::-1]), "wsce+mae", 1e-3),
-        "decay": lambda model: naive_loop.train(model, rows_of(inputs, target, order), "wsce+mae", 1e-3),
-    }
-    for what, train in wrong.items():
-        other = ClapModel.from_pretrained(small[0])
-        with monkeypatch.context() as patch:
-            if what == "decay":
-                patch.setattr(naive_loop, "WEIGHT_DECAY", 1.0)
-            found = train(other)
-        with pytest.raises(AssertionError):
-            require_equal(trained, step_losses, other, found, before)
 
 
 def living_tensors():

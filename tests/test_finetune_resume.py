@@ -77,7 +77,7 @@ def results(folder: Path) -> dict[str, str]:
     return {name: value for name, value in content(folder).items() if name not in ("settings.json", ".lock")}
 
 
-@pytest.mark.parametrize("settings", [{}, {"freeze_batch_norm": False, "seed": 3}, {"precision": "bf16"}])
+@pytest.mark.parametrize("settings", [{}, {"freeze_batch_norm": False, "seed": 3, "precision": "bf16"}])
 def test_a_resumed_run_ends_as_one_that_was_never_stopped(clap, sets, tmp_path, settings):
     """Dropout, order, optimizer, running statistics: weights and history are equal to the last bit."""
     config = replace(CONFIG, **settings)
@@ -97,12 +97,12 @@ def test_a_resumed_run_ends_as_one_that_was_never_stopped(clap, sets, tmp_path, 
 
 def test_other_threads_and_another_torch_warn(clap, sets, stopped, tmp_path, monkeypatch):
     """The order of summation may be another one, so the promise of bit-equality is off."""
-    from humanclap.finetune import train
+    from humanclap.finetune import result
 
     shutil.copytree(stopped, tmp_path / "changed")
-    honest = train.version
-    monkeypatch.setattr(train, "version", lambda name: "0.1" if name == "torch" else honest(name))
-    monkeypatch.setattr("humanclap.finetune.loop.SMALL_MODEL", 0)  # else a model of this size has one thread
+    honest = result.version
+    monkeypatch.setattr(result, "version", lambda name: "0.1" if name == "torch" else honest(name))
+    monkeypatch.setattr("humanclap.finetune.train.SMALL_MODEL", 0)  # else a model of this size has one thread
     torch.set_num_threads(2)
     try:
         says = rf"trained with threads 1, now 2 and torch {re.escape(honest('torch'))}, now 0\.1: .*bit-equal"
@@ -130,15 +130,6 @@ def test_resume_begins_where_there_is_no_run_and_returns_a_finished_one(clap, se
         run(clap, sets, tmp_path / "run", replace(CONFIG, epochs=9), resume=True)
 
 
-def test_a_finished_run_is_returned_without_computing_features(clap, tmp_path, monkeypatch):
-    pairs = make_corpus(tmp_path)
-    arguments = (replace(CONFIG, epochs=1), pairs[:24], pairs[24:], tmp_path, tmp_path / "run")
-    first = finetune(*arguments, base=clap, progress=False)
-    monkeypatch.setattr(type(clap), "audio_features", None)
-    again = finetune(*arguments, base=clap, progress=False, resume=True)
-    assert again.settings == first.settings
-
-
 def test_what_is_there_is_not_touched_unasked(clap, sets, stopped):
     before = content(stopped)
     with pytest.raises(FileExistsError, match=r"already holds .*checkpoint.pt.*resume=True .*overwrite=True"):
@@ -155,7 +146,6 @@ def test_what_is_there_is_not_touched_unasked(clap, sets, stopped):
     [
         ({"learning_rate": 2e-3}, "learning_rate 0.001, now 0.002"),
         ({"seed": 1, "kind": "mse"}, "kind wsce.mae, now mse; seed 0, now 1"),
-        ({"epochs": 9}, "epochs 4, now 9"),
         ({"precision": "bf16"}, "precision fp32, now bf16"),
     ],
 )
@@ -186,7 +176,7 @@ def test_where_the_base_lay_and_how_the_pairs_were_drawn_make_no_other_run(clap,
     assert run(clap, sets, tmp_path / "run", moved, resume=True).settings["resumed"] == [3]
 
 
-@pytest.mark.parametrize("left", [0, 1000, 0.5, -1])
+@pytest.mark.parametrize("left", [0, 0.5])
 def test_a_truncated_checkpoint_is_refused_with_what_to_do(clap, sets, stopped, tmp_path, left):
     folder = tmp_path / "run"
     shutil.copytree(stopped, folder)
@@ -225,32 +215,6 @@ def test_a_best_model_or_settings_that_are_gone_or_spoilt(clap, sets, stopped, t
     (tmp_path / "run" / "settings.json").write_text('{"status": "fin')
     with pytest.raises(CheckpointError, match=r"settings.json can't be read .*overwrite=True begins anew"):
         run(clap, sets, tmp_path / "run", resume=True)
-
-
-def test_a_failed_write_leaves_the_last_good_model(clap, sets, tmp_path, monkeypatch):
-    """The disk fills up at the second better epoch, in the middle of the folder."""
-    calls, write = [], type(clap.front_end_parts).save
-
-    def until_full(self, folder):
-        calls.append(folder)
-        if len(calls) > 1:
-            raise OSError(28, "No space left on device")
-        write(self, folder)
-
-    pairs = make_corpus(tmp_path)  # the same wish on both sides: each epoch is better
-    ones = [prepare(clap, part.assign(target=1.0), tmp_path, progress=False) for part in (pairs[:24], pairs[24:])]
-    config = replace(CONFIG, kind="mae", batch_size=8)
-    monkeypatch.setattr(type(clap.front_end_parts), "save", until_full)
-    says = r"epoch 2 could not be saved .*No space left on device.*best model that were saved are whole"
-    with pytest.warns(UserWarning, match="all 24 ratings"), pytest.raises(OSError, match=says):
-        run(clap, ones, tmp_path / "run", config)
-    left = sorted(path.name for path in (tmp_path / "run").iterdir() if path.name != ".lock")
-    assert left == ["checkpoint.pt", "history.csv", "model", "settings.json"]
-    kept = load_clap(tmp_path / "run" / "model", device="cpu").model.state_dict()
-    monkeypatch.undo()
-    with pytest.warns(UserWarning, match="all 24 ratings"):
-        expected = run(clap, ones, None, replace(config, epochs=1)).model.state_dict()
-    assert all(torch.equal(kept[name], expected[name]) for name in kept)
 
 
 def test_two_trainings_do_not_share_a_folder(clap, sets, tmp_path):

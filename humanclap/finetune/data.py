@@ -67,11 +67,20 @@ class PairData:
         return len(self.target)
 
 
-def check_pairs(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> tuple[pd.DataFrame, str]:
-    """What `prepare` makes of `pairs` without decoding a clip: their three columns, and the `sha256` of a PairData.
+def check_pairs(clap, pairs: pd.DataFrame | PairData, audio_root, name: str = "pairs") -> tuple[pd.DataFrame, str]:
+    """The three columns and the `sha256` of what `prepare` makes of `pairs` (called `name`); no clip is decoded.
 
-    Raises what `prepare` raises, but for clips that can't be decoded.
+    Raises what `prepare` raises, but for clips that can't be decoded, and ValueError for another front end than clap's.
     """
+    if isinstance(pairs, PairData):
+        if pairs.front_end != clap.front_end:
+            raise ValueError(
+                f"{name} were prepared with another front end than the base has: {pairs.front_end} against "
+                f"{clap.front_end}; prepare them with this base"
+            )
+        return pairs.pairs, pairs.sha256
+    if audio_root is None:
+        raise ValueError(f"audio_root is None: it is needed to read the audio of {name}")
     need_columns(pairs, "pairs", COLUMNS, filled=True)
     if pairs.empty:
         raise ValueError("there are no pairs to train or validate on")
@@ -100,7 +109,7 @@ def check_pairs(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> tuple[pd.
             "must be the folder that the column audio is relative to (RELATE_wave for RELATE)"
         )
     digest = hashlib.sha256(pairs.to_csv(index=False).encode())
-    for sha256 in _of_each(paths, _sha256_of_clip):
+    for sha256 in _of_each(paths, sha256_of):
         digest.update(bytes.fromhex(sha256))
     return pairs, digest.hexdigest()
 
@@ -128,7 +137,7 @@ def prepare(
             f"window={clap.window!r} gives a clip several windows, or others each time, and training prepares one "
             "of each clip: open the base with window='first', 'center' or, with feature fusion, 'fusion'"
         )
-    pairs, sha256 = check_pairs(pairs, audio_root)
+    pairs, sha256 = check_pairs(clap, pairs, audio_root)
     clip, caption = (pd.factorize(pairs[name]) for name in ("audio", "text"))
     return PairData(
         pairs=pairs,
@@ -156,20 +165,6 @@ def open_base(base, device: str):
     return base
 
 
-def checked_pairs(clap, pairs: pd.DataFrame | PairData, audio_root, name: str) -> tuple[pd.DataFrame, str]:
-    """The pairs and their sha256; no clip is decoded, as a finished run needs none."""
-    if not isinstance(pairs, PairData):
-        if audio_root is None:
-            raise ValueError(f"audio_root is None: it is needed to read the audio of {name}_pairs")
-        return check_pairs(pairs, audio_root)
-    if pairs.front_end != clap.front_end:
-        raise ValueError(
-            f"{name}_pairs were prepared with another front end than the base has: {pairs.front_end} against "
-            f"{clap.front_end}; prepare them with this base"
-        )
-    return pairs.pairs, pairs.sha256
-
-
 def warn_of_pairs(shared: dict[str, int], targets: dict[str, pd.Series]) -> None:
     if shared["pairs"] or shared["captions"]:
         warnings.warn(
@@ -189,8 +184,8 @@ def _features(clap, paths: list[Path], progress: bool, cache_dir) -> dict[str, t
     def features_of(path: Path) -> dict[str, np.ndarray]:
         sha256 = sha256_of(path)
         keys = {name: cache_key(kind=f"finetune {name}", front_end=front_end, sha256=sha256) for name in FEATURES}
-        found = {name: cache.get(key) for name, key in keys.items()} if cache else {}
-        if found and all(values is not None for values in found.values()):
+        found = {name: cache.get(key) if cache else None for name, key in keys.items()}
+        if all(values is not None for values in found.values()):
             return found
         features = clap.audio_features([path])
         if sha256_of(path) != sha256:
@@ -214,13 +209,6 @@ def _paths(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> list[Path]:
     return [expanded(audio_root) / name for name in pairs["audio"].unique()]
 
 
-def _sha256_of_clip(path: Path) -> str:
-    try:
-        return sha256_of(path)
-    except OSError as error:
-        raise AudioError(path, error.strerror or str(error).removeprefix(f"{path} ")) from error
-
-
 def _of_each(paths: list[Path], work: Callable[[Path], T], progress: bool = False) -> Iterator[T]:
     """`work(path)` of every path, in order, from threads; once all were tried, an AudioError names the bad ones."""
     from tqdm.auto import tqdm
@@ -230,6 +218,8 @@ def _of_each(paths: list[Path], work: Callable[[Path], T], progress: bool = Fals
             return work(path)
         except AudioError as error:
             return error
+        except OSError as error:
+            return AudioError(path, error.strerror or str(error).removeprefix(f"{path} "))
 
     bad = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:

@@ -23,7 +23,7 @@ from humanclap.finetune.config import FinetuneConfig, choose_precision
 from humanclap.finetune.data import (
     Batch,
     PairData,
-    checked_pairs,
+    check_pairs,
     draw_batches,
     open_base,
     prepare,
@@ -476,7 +476,7 @@ def finetune(
     place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
     precision = choose_precision(config.precision, place)
     given = {"train": train_pairs, "validation": validation_pairs}
-    checked = {name: checked_pairs(clap, pairs, audio_root, name) for name, pairs in given.items()}
+    checked = {name: check_pairs(clap, pairs, audio_root, f"{name}_pairs") for name, pairs in given.items()}
     with ExitStack() as stack:
         stack.enter_context(reproducible(place))
         stack.enter_context(small_on_cpu(clap.model, place))
