@@ -182,11 +182,10 @@ def test_ratings_that_are_all_equal_warn_and_have_no_srcc(place, tmp_path, capsy
         (("--kind", "nse"), "kind must be one of"),
         (("--validation", "nowhere.csv"), "there is no file nowhere.csv"),
         (("--config", "bad.yaml"), "bad.yaml: unknown setting epoch; allowed: .*epochs"),
-        (("--config", "old.yaml"), "old.yaml: drop_path: gone in 0.3"),
         (("--config", "nowhere.yaml"), "there is no file nowhere.yaml"),
         (("--config", "broken.yaml"), "broken.yaml is no YAML file: while parsing .*line 2"),
         (("--config", "list.yaml"), "list.yaml: it must map names of settings to values"),
-        (("--out", "old.yaml"), "old.yaml is a file; give the name of a folder"),
+        (("--out", "list.yaml"), "list.yaml is a file; give the name of a folder"),
         (("--audio-root", "nowhere"), "of .* audio files are not there, the first is nowhere"),
         (("--base", "nope"), "unknown CLAP 'nope'"),
         (("--drop-path", "0.1"), "No such option"),
@@ -197,7 +196,6 @@ def test_ratings_that_are_all_equal_warn_and_have_no_srcc(place, tmp_path, capsy
 def test_what_is_wrong_is_named_in_one_line(place, tmp_path, monkeypatch, capsys, more, says):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "bad.yaml").write_text("epoch: 3\n")
-    (tmp_path / "old.yaml").write_text("drop_path: 0.1\n")
     (tmp_path / "broken.yaml").write_text("{bad: [\n")
     (tmp_path / "list.yaml").write_text("- 3\n")
     assert main(arguments(place, place / "pairs.csv", tmp_path / "out", *more)) == 2

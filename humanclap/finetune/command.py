@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shlex
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import pandas as pd
 
 from humanclap import evaluate
 from humanclap.checks import listed
+from humanclap.evaluate.bootstrap import MIN_CAPTIONS
 from humanclap.files import expanded, require_regular
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import split_pairs
@@ -23,8 +23,6 @@ from humanclap.tables import TableError, clip_name, read_table, stays_below
 SPLITS = ("train", "validation", "test")
 SHARE_TO_TRAIN = 0.8
 """Of a table with no more pairs than the paper's 1,925 that train, where `n_train` is not given."""
-MIN_CAPTIONS = 4
-"""Below this many captions there is no interval."""
 
 
 def read_pairs(path: str | os.PathLike, scale: tuple[float, float] | None = None) -> tuple[pd.DataFrame, list[str]]:
@@ -103,16 +101,14 @@ def finetune_table(
     resume: bool = False,
     cache: str | os.PathLike | None = None,
     progress: bool = True,
-    say: Callable[[str], object] = print,
 ) -> FinetuneResult:
-    """Fine-tune on the rated pairs of a table (`read_pairs`), and say what that reached.
+    """Fine-tune on the rated pairs of a table (`read_pairs`), and print what that reached.
 
     settings: of `FinetuneConfig`, by name; those that are not given come from `config`, a YAML file, or are the
         defaults (a table with too few pairs for the default `n_train` trains on 80 %).
     validation: a second table, all of which validates; None splits `pairs` (see `data.split_pairs`).
     scale: of a column rating, (lowest, highest).
     out, device, overwrite, resume, cache: as output_dir, device, ..., cache_dir of `finetune`.
-    say: is called with each line of the report.
 
     Raises what `read_pairs`, `FinetuneConfig` and `finetune` raise, each message naming what to change.
     """
@@ -121,11 +117,9 @@ def finetune_table(
     chosen = FinetuneConfig.from_dict(settings, str(config) if config is not None else "settings")
     table, notes = read_pairs(pairs, scale)
     if validation is not None:
-        train, more = read_pairs(validation, scale)
-        validate, train = train, table
+        validate, more = read_pairs(validation, scale)
+        train = table[table["split"] == "train"].reset_index(drop=True) if "split" in table else table
         notes += more
-        if "split" in train:
-            train = train[train["split"] == "train"].reset_index(drop=True)
     else:
         n_pairs = int((table["split"] == "train").sum()) if "split" in table else len(table)
         if "n_train" not in settings and n_pairs <= chosen.n_train:
@@ -134,7 +128,7 @@ def finetune_table(
         if "split" not in table or not (table["split"] == "validation").any():
             notes.append(f"no pairs are marked as validation: split by {chosen.split_by}, n_train {chosen.n_train}")
     for line in [*notes, f"{len(train):,} pairs train, {len(validate):,} validate"]:
-        say(line)
+        print(line)
     result = finetune(
         chosen,
         train,
@@ -152,7 +146,7 @@ def finetune_table(
     scored = expanded(out) / "scores.csv"
     command = ["humanclap", "score", pairs, "--clap", result.checkpoint, "--audio-root", audio_root, "--out", scored]
     for line in [*reached, f"model: {result.checkpoint}", f"score with it: {shlex.join(map(str, command))}"]:
-        say(line)
+        print(line)
     return result
 
 

@@ -17,8 +17,6 @@ CHOICES = {
     "split_by": ("caption", "pair"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
 }
-GONE = ("spec_augment", "drop_path", "windows", "compile")
-"""Settings of version 0.2 that no longer exist."""
 
 
 @dataclass(frozen=True)
@@ -109,10 +107,8 @@ class FinetuneConfig:
     def from_dict(cls, settings: dict, source: str) -> FinetuneConfig:
         """The configuration that `settings` by name give; `source` begins the message of an error.
 
-        Raises ValueError for a name that is no setting, or that version 0.3 has removed.
+        Raises ValueError for a name that is no setting.
         """
-        if gone := [name for name in settings if name in GONE]:
-            raise ValueError(f"{source}: {', '.join(gone)}: gone in 0.3; leave it out")
         known = [setting.name for setting in fields(cls)]
         if unknown := [str(name) for name in settings if name not in known]:
             raise ValueError(f"{source}: unknown setting {', '.join(unknown)}; allowed: {', '.join(known)}")

@@ -116,8 +116,8 @@ def check_pairs(clap, pairs: pd.DataFrame | PairData, audio_root, name: str = "p
 
 def prepare(
     clap,
-    pairs: pd.DataFrame,
-    audio_root: str | os.PathLike,
+    pairs: pd.DataFrame | PairData,
+    audio_root: str | os.PathLike | None,
     progress: bool = True,
     cache_dir: str | os.PathLike | None = None,
 ) -> PairData:
@@ -132,6 +132,8 @@ def prepare(
     or a window policy without fixed features ("mean", "upstream"), FileNotFoundError for audio that is not there, and
     AudioError, naming the bad clips, where any can't be read.
     """
+    if isinstance(pairs, PairData):  # as they are
+        return pairs
     if clap.window in ("mean", "upstream"):
         raise ValueError(
             f"window={clap.window!r} gives a clip several windows, or others each time, and training prepares one "

@@ -24,7 +24,6 @@ from humanclap import __version__
 from humanclap.checks import listed, need_columns
 from humanclap.files import expanded, lock, remove_folder, write_text
 from humanclap.finetune.config import FinetuneConfig
-from humanclap.tables import read_table
 
 if TYPE_CHECKING:
     from humanclap.relate import Screening
@@ -76,10 +75,9 @@ class FinetuneResult:
         settings = read_settings(folder)
         if settings is None or settings["status"] != FINISHED:
             raise CheckpointError(f"{folder} holds no finished fine-tuning: resume=True goes on with it")
-        history = _read_history(folder)
-        scores = pd.DataFrame(read_table(folder / SCORES).columns)  # of text, as a DataFrame that was never written
-        numbers = dict.fromkeys(("target", "base_clap_score", "clap_score"), float)
-        return cls(config, history, settings["best_epoch"], scores.astype(numbers), folder / MODEL, settings)
+        names = dict.fromkeys(("audio", "text"), str)
+        scores = pd.read_csv(folder / SCORES, float_precision="round_trip", dtype=names, keep_default_na=False)
+        return cls(config, _read_history(folder), settings["best_epoch"], scores, folder / MODEL, settings)
 
     @cached_property
     def model(self) -> torch.nn.Module:
@@ -108,44 +106,31 @@ def read_settings(folder: Path) -> dict | None:
         raise CheckpointError(f"{folder / SETTINGS} can't be read ({error}); overwrite=True begins anew") from error
 
 
-def write_settings(folder: Path, settings: dict) -> None:
-    """Write a run's settings.json."""
-    write_text(folder / SETTINGS, json.dumps(settings, indent=2) + "\n")
-
-
 def _read_history(folder: Path) -> pd.DataFrame:
     """A run's history.csv, each number as it was."""
-    columns = read_table(folder / HISTORY).columns
-    numbers = {name: [float(value or "nan") for value in values] for name, values in columns.items()}
-    return pd.DataFrame(numbers).astype({"epoch": int})
+    return pd.read_csv(folder / HISTORY, float_precision="round_trip")
 
 
 # --- a run's folder -------------------------------------------------------------------------------------
-
-
-def require_no_run(folder: Path) -> None:
-    """Raise FileExistsError if a run lies in `folder`."""
-    found = [name for name in (SETTINGS, HISTORY, MODEL, CHECKPOINT) if (folder / name).exists()]
-    if found:
-        raise FileExistsError(
-            f"{folder} already holds a fine-tuning ({', '.join(found)}): give another output_dir, "
-            "resume=True to go on with it, or overwrite=True to replace it"
-        )
 
 
 def open_folder(output_dir, overwrite: bool, resume: bool) -> Path | None:
     """The run's folder, None without one; ValueError, NotADirectoryError or FileExistsError where it can't be used."""
     if overwrite and resume:
         raise ValueError("resume=True goes on with a run and overwrite=True replaces it: give one of them")
+    if output_dir is None and resume:
+        raise ValueError("resume=True needs an output_dir")
     if output_dir is None:
-        if resume:
-            raise ValueError("resume=True needs an output_dir")
         return None
     folder = expanded(output_dir)
     if folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"{folder} is a file; give the name of a folder for this run")
-    if not (overwrite or resume):
-        require_no_run(folder)
+    found = [name for name in (SETTINGS, HISTORY, MODEL, CHECKPOINT) if (folder / name).exists()]
+    if found and not (overwrite or resume):
+        raise FileExistsError(
+            f"{folder} already holds a fine-tuning ({listed(found)}): give another output_dir, "
+            "resume=True to go on with it, or overwrite=True to replace it"
+        )
     return folder
 
 
@@ -189,8 +174,7 @@ def _find(folder: Path, settings: dict) -> tuple[bool, dict | None]:
             ) from error
     if before is None:
         return False, None
-    differ = _differences(_identity(before), _identity(settings))
-    if differ:
+    if differ := _differences(_identity(before), _identity(settings)):
         raise CheckpointError(
             f"{path if saved else folder} is of another fine-tuning: {'; '.join(differ)}. Nothing was changed there; "
             "give another output_dir, or overwrite=True to replace it"

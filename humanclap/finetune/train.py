@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 import os
 import time
@@ -35,20 +36,19 @@ from humanclap.finetune.result import (
     HISTORY,
     MODEL,
     SCORES,
+    SETTINGS,
     CheckpointError,
     FinetuneResult,
     describe,
     open_folder,
     run_folder,
     write_card,
-    write_settings,
 )
 
 SMALL_MODEL = 5_000_000
 """Parameters below which a model on a CPU trains with one thread; the released models have 150 million."""
 MAX_LOGIT_SCALE = 100.0
 """1/τ is kept within 1-100: LAION's training clamps its logarithm to [0, ln 100] after every step."""
-EVALUATION_CHUNK = 64
 
 
 class NonFiniteLoss(RuntimeError):
@@ -64,8 +64,7 @@ class NonFiniteLoss(RuntimeError):
 def reproducible(device: torch.device) -> Iterator[None]:
     """Restore the global RNG afterwards, sum gradients on a CPU in a fixed order, and keep float32 whole (no TF32).
 
-    Else the gradient of a large relative position bias would be added up by several threads at once, and cuDNN would
-    round the operands of float32 convolutions to 10 bits of mantissa.
+    Else several threads would add up the gradient of a relative position bias, and cuDNN would round float32.
     """
     matmul, cudnn, utils = torch.backends.cuda.matmul, torch.backends.cudnn, torch.utils.deterministic
     deterministic = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
@@ -106,8 +105,7 @@ def seed_dropout(seed: int, device: torch.device) -> None:
 
 def epoch_seeds(seed: int, epoch: int) -> tuple[int, int]:
     """Two independent seeds for an epoch: of its order, and of its dropout."""
-    order, dropout = np.random.SeedSequence([seed, epoch]).generate_state(2)
-    return int(order), int(dropout)
+    return tuple(np.random.SeedSequence([seed, epoch]).generate_state(2).tolist())
 
 
 def make_optimizer(model: torch.nn.Module, config) -> torch.optim.AdamW:
@@ -128,9 +126,8 @@ def make_optimizer(model: torch.nn.Module, config) -> torch.optim.AdamW:
 class Trainer:
     """A copy of a ClapModel in training, with its optimizer and its two sets of pairs.
 
-    Everything random in an epoch follows from (config.seed, epoch) alone, so that an epoch can be repeated
-    without those before it. Features stay where `prepare` put them; a batch at a time goes to `device`. Use it within
-    `reproducible(device)` and `small_on_cpu(model, device)`.
+    Everything random in an epoch follows from (config.seed, epoch) alone. Features stay where `prepare` put them; a batch
+    at a time goes to `device`. Use it within `reproducible(device)` and `small_on_cpu(model, device)`.
     """
 
     def __init__(self, config: FinetuneConfig, model, train: PairData, validation: PairData, device: torch.device):
@@ -141,11 +138,8 @@ class Trainer:
         # One layout for all epochs, variants and seeds: the contrastive loss depends on who shares a batch.
         generator = torch.Generator().manual_seed(0)
         self.validation_batches = draw_batches(validation, config.batch_size, generator, distinct_captions=True)
-        whole = self.model
-        self._parts = {
-            "audio": (whole.audio_model, whole.audio_projection),
-            "text": (whole.text_model, whole.text_projection),
-        }
+        parts = {name: [f"{name}_model", f"{name}_projection"] for name in ("audio", "text")}
+        self._parts = {name: [getattr(self.model, part) for part in names] for name, names in parts.items()}
         self._trained = [part for name in self._parts if config.towers in ("both", name) for part in self._parts[name]]
         self.model.requires_grad_(False)
         for part in self._trained:
@@ -156,26 +150,24 @@ class Trainer:
 
     def batches(self, epoch: int) -> list[Batch]:
         """The training batches of `epoch` (from 1), in order."""
-        config = self.config
-        generator = torch.Generator().manual_seed(epoch_seeds(config.seed, epoch)[0])
+        config, generator = self.config, torch.Generator().manual_seed(epoch_seeds(self.config.seed, epoch)[0])
         return draw_batches(self.train_pairs, config.batch_size, generator, config.distinct_captions, config.drop_last)
 
     def train_epoch(self, epoch: int, on_step: Callable[[int, float], object] | None = None) -> dict[str, float]:
         """Train on the batches of `epoch`; means over the pairs of "loss", its terms and "negative_share".
 
-        After each step `on_step(step, loss)` is called, step from 1. Raises NonFiniteLoss, naming the step, when the
-        loss is NaN or infinite.
+        After each step `on_step(step, loss)` is called, step from 1. Raises NonFiniteLoss, naming the step.
         """
         self._training_mode()
         seed_dropout(epoch_seeds(self.config.seed, epoch)[1], self.device)
-        batches, sums = self.batches(epoch), {}
+        batches, seen = self.batches(epoch), []
         for step, batch in enumerate(batches, start=1):
             terms = self._step(batch)
             loss = self._finite(terms["loss"], f"epoch {epoch}, step {step} of {len(batches)}")
-            _add(sums, terms, len(batch.pairs))
+            seen.append(({name: value.detach() for name, value in terms.items()}, len(batch.pairs)))
             if on_step is not None:
                 on_step(step, loss)
-        return _means(sums, sum(len(batch.pairs) for batch in batches))
+        return _means(seen)
 
     @torch.inference_mode()
     def validate(self, epoch: int) -> tuple[dict[str, float], np.ndarray]:
@@ -186,20 +178,19 @@ class Trainer:
         says: it decides which epoch is kept, and whoever opens the model scores in float32. Raises NonFiniteLoss.
         """
         self.model.eval()
-        data, embedded = self.validation_pairs, {}
+        data, target = self.validation_pairs, self.validation_pairs.target.to(self.device)
+
+        def embedded(name: str, inputs: dict[str, torch.Tensor], of_pair: torch.Tensor) -> torch.Tensor:
+            chunks = torch.arange(len(next(iter(inputs.values())))).split(64)
+            rows = torch.cat([self._embed(name, self._rows(inputs, chunk)) for chunk in chunks])
+            return rows[of_pair.to(self.device)]
+
         with torch.autocast(self.device.type, enabled=False):  # of a caller
-            for name, inputs, of_pair in (("audio", data.features, data.clip), ("text", data.tokens, data.caption)):
-                chunks = torch.arange(len(next(iter(inputs.values())))).split(EVALUATION_CHUNK)
-                rows = torch.cat([self._embed(name, self._rows(inputs, chunk)) for chunk in chunks])
-                embedded[name] = rows[of_pair.to(self.device)]
-        audio, text = embedded["audio"], embedded["text"]
+            audio, text = embedded("audio", data.features, data.clip), embedded("text", data.tokens, data.caption)
         self._finite(audio.sum() + text.sum(), f"the validation after epoch {epoch}")
-        sums: dict[str, torch.Tensor] = {}
-        target = data.target.to(self.device)
-        for batch in self.validation_batches:
-            rows = batch.pairs.to(self.device)
-            _add(sums, self._terms(audio[rows], text[rows], target[rows]), len(rows))
-        return _means(sums, len(data)), losses.clap_score(audio, text).cpu().numpy()
+        batches = [batch.pairs.to(self.device) for batch in self.validation_batches]
+        means = _means([(self._terms(audio[rows], text[rows], target[rows]), len(rows)) for rows in batches])
+        return means, losses.clap_score(audio, text).cpu().numpy()
 
     @property
     def temperature(self) -> float:
@@ -250,8 +241,7 @@ class Trainer:
         terms = losses.human_clap_loss(
             audio, text, target, scale, config.kind, config.contrastive_weight, config.regression_weight
         )
-        with torch.no_grad():
-            # These pairs get no gradient from the regression term (ReLU, equation 3).
+        with torch.no_grad():  # these pairs get no gradient from the regression term (ReLU, equation 3)
             terms["negative_share"] = (losses.cosine(audio, text) < 0).float().mean()
         return terms
 
@@ -273,21 +263,16 @@ class Trainer:
         return found
 
 
-def _add(sums: dict[str, torch.Tensor], terms: dict[str, torch.Tensor], n_pairs: int) -> None:
-    for name, value in terms.items():
-        sums[name] = sums.get(name, 0) + value.detach() * n_pairs
-
-
-def _means(sums: dict[str, torch.Tensor], n_pairs: int) -> dict[str, float]:
-    return {name: float(total) / n_pairs for name, total in sums.items()}
+def _means(batches: list[tuple[dict[str, torch.Tensor], int]]) -> dict[str, float]:
+    """Terms of batches and the pairs of each, averaged over pairs."""
+    n_pairs = sum(n for _, n in batches)
+    return {name: float(sum(terms[name] * n for terms, n in batches)) / n_pairs for name in batches[0][0]}
 
 
 def _named_terms(prefix: str, means: dict[str, float]) -> dict[str, float]:
     """The loss and its two kinds of term under fixed names, NaN for what this loss does not have."""
-    contrastive = means.get("wsce", means.get("sce", math.nan))
-    regression = means.get("mse", means.get("mae", math.nan))
-    loss = means.get("loss", math.nan)
-    return {f"{prefix}loss": loss, f"{prefix}contrastive": contrastive, f"{prefix}regression": regression}
+    terms = {"loss": ["loss"], "contrastive": ["wsce", "sce"], "regression": ["mse", "mae"]}
+    return {prefix + kind: next((means[n] for n in names if n in means), math.nan) for kind, names in terms.items()}
 
 
 # --- the epochs -----------------------------------------------------------------------------------------
@@ -296,8 +281,8 @@ def _named_terms(prefix: str, means: dict[str, float]) -> dict[str, float]:
 class _Run:
     """One fine-tuning, from its first epoch or from the checkpoint `saved`, to its result.
 
-    `state` is what a checkpoint holds besides the trainer's: the history's `rows`, `best_epoch`, `scores` of the
-    validation pairs (base_clap_score, clap_score) and `resumed`, the epochs after which the run was taken up.
+    `state` is in the checkpoint beside the trainer's: the history's `rows`, `best_epoch`, `scores` of the validation
+    pairs (base_clap_score, clap_score) and `resumed`, the epochs after which the run was taken up.
     """
 
     def __init__(self, trainer: Trainer, clap, folder: Path | None, settings: dict, saved: dict | None):
@@ -331,8 +316,7 @@ class _Run:
                     self._epoch(epoch, bar)
         except NonFiniteLoss as error:
             self._write_settings(f"stopped: {error}")
-            best = self.state["best_epoch"]
-            if best is None:
+            if (best := self.state["best_epoch"]) is None:
                 raise NonFiniteLoss(f"{error}. No epoch was finished, so there is no model to keep") from None
             where = self.folder / MODEL if self.folder else "the error's .result"
             stopped = NonFiniteLoss(f"{error}. The best model until then, of epoch {best}, is in {where}")
@@ -366,10 +350,10 @@ class _Run:
             "validation_srcc": self._srcc(epoch, score),
             "temperature": self.trainer.temperature,
         })  # fmt: skip
-        if epoch == 0:
-            scores["base_clap_score"] = score.tolist()
         if better:
-            scores["clap_score"], self.state["best_epoch"] = score.tolist(), epoch
+            self.state["best_epoch"] = epoch
+        if better or epoch == 0:
+            scores["clap_score" if epoch else "base_clap_score"] = score.tolist()
         self._save(epoch, better)
         names = ["train_loss"] * bool(epoch) + ["validation_loss", "validation_srcc"]
         bar.set_postfix({"epoch": epoch} | {name.removeprefix("train_"): f"{rows[-1][name]:.4f}" for name in names})
@@ -408,10 +392,10 @@ class _Run:
         write_text(self.folder / HISTORY, pd.DataFrame(self.state["rows"]).to_csv(index=False))
 
     def _write_settings(self, status: str, **more) -> None:
-        of_state = {name: self.state[name] for name in ("best_epoch", "resumed")}
-        self.settings |= {"status": status, **of_state, **more}
+        best, resumed = self.state["best_epoch"], self.state["resumed"]
+        self.settings |= {"status": status, "best_epoch": best, "resumed": resumed, **more}
         if self.folder is not None:
-            write_settings(self.folder, self.settings)
+            write_text(self.folder / SETTINGS, json.dumps(self.settings, indent=2) + "\n")
 
     def _result(self) -> FinetuneResult:
         model = None
@@ -450,8 +434,8 @@ def finetune(
     Epoch 0, the base, is measured and recorded but cannot win, as the paper chooses among trained models;
     `FinetuneResult.improved` says whether training beat it.
 
-    `train_pairs`, `validation_pairs`: DataFrames with audio (relative to `audio_root`), text and target (0-1), as
-        `relate.aggregate_pairs` makes them; or what `prepare` made of them, to read the audio once for several runs.
+    `train_pairs`, `validation_pairs`: DataFrames with audio (relative to `audio_root`), text and target (0-1); or what
+        `prepare` made of them, to read the audio once for several runs.
     `output_dir`: gets, after every epoch, history.csv and checkpoint.pt, and after every better one model/, each whole
         or not at all; at the end validation.csv and a model card, and the checkpoint is removed.
     `base`: a name, folder or loaded CLAP that is a ClapModel; None takes `config.base`. It is not changed.
@@ -462,13 +446,12 @@ def finetune(
         finished one is read and returned.
     `cache_dir`: where `prepare` keeps features.
 
-    Warns (UserWarning) when pairs or captions are in both sets, as the validation loss then rewards memory, when all
-    ratings of a set are equal, when the validation SRCC does not exist, when a batch can't avoid a repeated caption,
-    and when a run goes on with another number of threads or another torch. Raises what `prepare` raises, TypeError
-    for a base that is no ClapModel, ValueError for prepared pairs from another front end, FileExistsError for an
-    `output_dir` that holds a run (neither `resume` nor `overwrite`), CheckpointError (a ValueError) for a run to
-    resume that had another configuration, base or data, or whose checkpoint is damaged, RuntimeError where another
-    process trains in the folder, OSError where an epoch can't be saved, saying what is whole; and NonFiniteLoss
+    Warns (UserWarning) of pairs or captions in both sets, as the validation loss then rewards memory, of ratings that
+    are all equal, a validation SRCC that does not exist, a caption that a batch has to repeat, and a run that goes on
+    with another torch or number of threads. Raises what `prepare` raises, TypeError for a base that is no ClapModel,
+    FileExistsError for an `output_dir` that holds a run (neither `resume` nor `overwrite`), CheckpointError (a
+    ValueError) where the run to resume had another configuration, base or data, or its checkpoint is damaged,
+    RuntimeError where another process trains in the folder, OSError where an epoch can't be saved, and NonFiniteLoss
     when the loss becomes NaN or infinite: the best model until then stays in `output_dir` and in the error's `result`.
     """
     folder = open_folder(output_dir, overwrite, resume)
@@ -485,10 +468,7 @@ def finetune(
         if finished:
             return FinetuneResult.read(folder, config)
         warn_of_pairs(settings["data"]["shared"], {name: pairs["target"] for name, (pairs, _) in checked.items()})
-        data = [
-            pairs if isinstance(pairs, PairData) else prepare(clap, pairs, audio_root, progress, cache_dir)
-            for pairs in given.values()
-        ]
+        data = [prepare(clap, pairs, audio_root, progress, cache_dir) for pairs in given.values()]
         trainer = Trainer(config, clap.model, *data, place)
         repeated = repeated_captions(trainer.batches(1))
         if config.distinct_captions and repeated:

@@ -16,10 +16,9 @@ import pandas as pd
 import torch
 
 from humanclap.checks import whole_number
-from humanclap.files import expanded
 from humanclap.finetune.config import FinetuneConfig
 from humanclap.finetune.data import PairData, open_base, prepare
-from humanclap.finetune.result import FINISHED, FinetuneResult, read_settings, require_no_run
+from humanclap.finetune.result import FINISHED, FinetuneResult, open_folder, read_settings
 from humanclap.finetune.train import finetune
 from humanclap.losses import KINDS
 
@@ -137,24 +136,14 @@ def finetune_variants(
             raise ValueError(f"{name} is {values!r}; give a list of at least one, each once")
     if output_dir is None:
         raise ValueError("output_dir is None: finetune_variants keeps each training in a folder of its own")
-    if overwrite and resume:
-        raise ValueError("resume=True goes on with runs and overwrite=True replaces them: give one of them")
     runs = {}
     for kind, seed in product(kinds, seeds):
         one = replace(config, kind=kind, seed=seed)
-        runs[kind, one.seed] = one, expanded(output_dir) / kind / f"seed{one.seed}"
-    if not (overwrite or resume):
-        for _, folder in runs.values():
-            require_no_run(folder)
+        runs[kind, one.seed] = one, open_folder(Path(output_dir) / kind / f"seed{one.seed}", overwrite, resume)
     clap = open_base(base or config.base, device)
     devices = _devices(clap, device, whole_number(workers, "workers", 1))
-    sets = [
-        pairs if isinstance(pairs, PairData) else prepare(clap, pairs, audio_root, progress, cache_dir)
-        for pairs in (train_pairs, validation_pairs)
-    ]
-    how = {"overwrite": overwrite, "resume": resume}
-    failed = _trained(runs, sets, clap, devices, progress, how)
-    if failed:
+    sets = [prepare(clap, pairs, audio_root, progress, cache_dir) for pairs in (train_pairs, validation_pairs)]
+    if failed := _trained(runs, sets, clap, devices, progress, {"overwrite": overwrite, "resume": resume}):
         what = "; ".join(f"{kind} with seed {seed}: {problem}" for (kind, seed), problem in failed.items())
         error = VariantsFailed(
             f"{len(failed)} of {len(runs)} trainings failed, {what}. {len(runs) - len(failed)} are finished and stay in "
