@@ -184,7 +184,7 @@ def _find(folder: Path, settings: dict) -> tuple[bool, dict | None]:
         warnings.warn(
             f"{path} was trained with {' and '.join(_differences(old, new))}: the run goes on, and may not end bit-equal "
             "to one that was never stopped",
-            stacklevel=5,
+            stacklevel=6,
         )
     return finished, saved
 
