@@ -24,6 +24,7 @@ from humanclap import __version__
 from humanclap.checks import listed, need_columns
 from humanclap.files import expanded, lock, remove_folder, write_text
 from humanclap.finetune.config import FinetuneConfig
+from humanclap.tables import read_table
 
 if TYPE_CHECKING:
     from humanclap.relate import Screening
@@ -75,8 +76,8 @@ class FinetuneResult:
         settings = read_settings(folder)
         if settings is None or settings["status"] != FINISHED:
             raise CheckpointError(f"{folder} holds no finished fine-tuning: resume=True goes on with it")
-        names = dict.fromkeys(("audio", "text"), str)
-        scores = pd.read_csv(folder / SCORES, float_precision="round_trip", dtype=names, keep_default_na=False)
+        scores = pd.DataFrame(read_table(folder / SCORES).columns)  # of text, as a DataFrame that was never written
+        scores = scores.astype(dict.fromkeys(("target", "base_clap_score", "clap_score"), float))
         return cls(config, _read_history(folder), settings["best_epoch"], scores, folder / MODEL, settings)
 
     @cached_property
@@ -108,7 +109,9 @@ def read_settings(folder: Path) -> dict | None:
 
 def _read_history(folder: Path) -> pd.DataFrame:
     """A run's history.csv, each number as it was."""
-    return pd.read_csv(folder / HISTORY, float_precision="round_trip")
+    columns = read_table(folder / HISTORY).columns
+    numbers = {name: [float(value or "nan") for value in values] for name, values in columns.items()}
+    return pd.DataFrame(numbers).astype({"epoch": int})
 
 
 # --- a run's folder -------------------------------------------------------------------------------------
