@@ -4,10 +4,12 @@ from .data import (
     REAL,
     SYNTHETIC,
     Corpus,
+    LongClips,
     RatedPairs,
     RatingsSource,
     add_blind,
     find_ratings,
+    long_clips,
     prepare,
     read_scores,
     same_pairs,
@@ -15,6 +17,8 @@ from .data import (
     score_variants,
     study_scores,
     validation_scores,
+    window_effect,
+    window_scores,
     with_blind,
 )
 from .models import Lineup, ModelSource, checkpoints, chosen_clap, chosen_loss, chosen_variant, lineup
@@ -31,7 +35,6 @@ from .run import (
     profile_parameters,
     versions,
 )
-from .windows import LongClips, long_clips, window_effect, window_scores
 
 __all__ = [
     "PROFILES",
