@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -14,11 +15,13 @@ from typing import TYPE_CHECKING
 import click
 
 from . import __version__
-from .files import expanded, is_stream
-from .tables import TableError, clip_name, read_table, require_table_place, write_table
+from .files import expanded, is_stream, write_text
+from .tables import TableError, require_table_place, write_table
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from .layouts import Layout
 
 _ERRORS = (ValueError, TypeError, OSError, ImportError, RuntimeError, MemoryError)
 
@@ -74,10 +77,16 @@ def cli() -> None:
 
 @cli.command(short_help="Score the pairs of a table with a CLAP.")
 @click.argument("pairs", metavar="PAIRS")
+@click.argument("captions", required=False, metavar="[CAPTIONS]")
 @click.option("--clap", required=True, metavar="NAME", help="laion, laion-fusion, msclap-2022, msclap-2023, human-clap, a hub id, a folder, a .pt, a .pth")  # fmt: skip
 @click.option("--out", required=True, metavar="TABLE", help="the score table")
 @click.option("--checkpoint", metavar="FILE", help="a local copy of a named model, instead of a download")
 @click.option("--audio-root", metavar="DIR", help="the folder that the paths in PAIRS are below")
+@click.option("--audio", metavar="NAME", help="the column of the clips, or a template: '{id}.wav', 'output_{row}.wav'")
+@click.option("--text", metavar="COLUMN", help="the column of the captions")
+@click.option("--systems", metavar="DIR", help="every subfolder of DIR is a system, with a clip for each row of PAIRS")
+@click.option("--system", multiple=True, metavar="NAME=DIR", help="one system and the folder of its clips; repeat it")
+@click.option("--summary", metavar="JSON", help="mean, interval, n and failures of every system, and what made them")
 @click.option("--window", metavar="POLICY", help="how a long clip is cropped: first, center, mean, fusion or upstream (default: the model's)")  # fmt: skip
 @click.option("--precision", default="fp32", metavar="P", help="fp32, bf16 or fp16 (default: fp32)")
 @click.option("--device", default="auto", metavar="D", help="auto, cpu, cuda, cuda:N or mps (default: auto)")
@@ -86,8 +95,27 @@ def cli() -> None:
 @click.option("--cache", metavar="DIR", help="where embeddings are kept (default: ~/.cache/humanclap)")
 @click.option("--no-cache", is_flag=True, help="keep no embeddings")
 @click.option("--quiet", is_flag=True, help="no progress bars")
-def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **model) -> int:
-    """Score every pair of a table with the columns audio and text: CLAPScore = max(cosine, 0).
+def score(
+    pairs,
+    captions,
+    clap,
+    out,
+    audio_root,
+    audio,
+    text,
+    systems,
+    system,
+    summary,
+    cache,
+    no_cache,
+    batch_size,
+    quiet,
+    **model,
+) -> int:
+    """Score every pair of a clip and a caption: CLAPScore = max(cosine, 0).
+
+    PAIRS is a table with the columns audio and text, or another usual layout (docs/layouts.md): ids and a template, JSON
+    lines, `clip|caption` lists, Kaldi's wav.scp with its text file as CAPTIONS, a folder with a .txt beside each clip.
 
     The table that comes out has the columns of PAIRS, letter for letter, and: cosine, clap_score, status ("ok", or why
     the file has no score), model, checkpoint_sha256, window, precision, device. Every file keeps its row.
@@ -104,11 +132,15 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
     A run that was stopped goes on where it was when the same command is given again: embeddings are kept in the cache
     folder as they are made, by the content of the file, the weights and all settings.
     """
-    frame, notes = read_pairs(pairs)
+    named = _systems(systems, system)
+    if named and audio_root:
+        raise ValueError("--audio-root: the folders of the systems say where the clips are; leave it out")
+    found = read_pairs(pairs, audio_root, captions, audio, text, named)
+    frame, notes, root = found.pairs, found.notes, found.root
     if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun or accelerate started
         out = require_table_place(out, "--out")
         print("".join(f"note: {note}\n" for note in notes), end="", file=sys.stderr)
-    root = expanded(audio_root or ".")
+        summary = summary and require_table_place(summary, "--summary")
     if not root.is_dir():
         raise ValueError(f"--audio-root {audio_root} is no folder")
     absolute = [path for path in frame["audio"] if os.path.isabs(path) or path.startswith("~/")]
@@ -133,38 +165,41 @@ def score(pairs, clap, out, audio_root, cache, no_cache, batch_size, quiet, **mo
     for column in COLUMNS[2:]:
         frame[column] = scores[column].to_numpy()  # by position
     write_table(frame, out)
+    if summary:
+        from .report import score_summary
+
+        write_text(summary, json.dumps(score_summary(frame), indent=2, ensure_ascii=False) + "\n")
     return _report(frame, out)
 
 
-def read_pairs(path: str | os.PathLike) -> tuple[pd.DataFrame, list[str]]:
-    """A table with columns audio and text, as text, and notes on what was changed in reading.
+def _systems(folder: str | None, named: Sequence[str]) -> dict[str, str]:
+    """The folder of each system by name, from --systems and --system."""
+    from .layouts import subfolders
 
-    Spaces around a path or a caption are taken off, and "./dog.wav" becomes "dog.wav"; further columns are as in the
-    file. Raises FileNotFoundError, and TableError for a folder, a table without pairs or one of the columns, an empty
-    path or caption (with its line), or a column called as one of the score table's own.
-    """
-    if expanded(path).is_dir():
-        raise TableError(
-            f"{path} is a folder, and a table is needed: a CSV with the header audio,text and a line such as "
-            "dog.wav,A dog barks for each clip, its path below --audio-root (notebook 05 scores a folder)"
-        )
-    table = read_table(path)
-    table.need(("audio", "text"), row="pair")
+    found = subfolders(folder) if folder else {}
+    for entry in named:
+        name, equals, place = entry.partition("=")
+        if not (name and equals and expanded(place).is_dir()):
+            raise ValueError(f"--system {entry!r} must be NAME=FOLDER, and the folder must be there")
+        if name in found:
+            raise ValueError(f"the system {name!r} is there twice")
+        found[name] = place
+    return found
 
+
+def read_pairs(source, root=None, captions=None, audio=None, text=None, systems=None) -> Layout:
+    """Pairs as `layouts.read_layout` reads them. TableError, too, for a column called as one of the score table's own."""
+    from .layouts import read_layout
     from .score import COLUMNS
 
-    own = [column for column in COLUMNS[2:] if column in table.header]
+    found = read_layout(source, root, captions, audio, text, systems)
+    own = [column for column in COLUMNS[2:] if column in found.pairs]
     if own:
         raise TableError(
-            f"{path}, line 1: {', '.join(own)} is what the score table itself has (are these scores already?); leave it "
+            f"{source}, line 1: {', '.join(own)} is what the score table itself has (are these scores already?); leave it "
             f"out, or rename it (for instance my_{own[0]})"
         )
-    table.require("audio", str.strip, "a path must not be empty")
-    table.require("text", str.strip, "a caption must not be empty")
-    frame = table.frame()
-    frame["text"] = table.stripped("text")
-    frame["audio"] = [clip_name(name) for name in table.columns["audio"]]
-    return frame, table.notes
+    return found
 
 
 def _report(table: pd.DataFrame, path: Path) -> int:
@@ -180,6 +215,11 @@ def _report(table: pd.DataFrame, path: Path) -> int:
             f"95 % interval {mean['low']:.4f} to {mean['high']:.4f} (bootstrap over {mean['prompts']:,} captions)"
         )
         say(f"mean CLAPScore {mean['mean']:.4f}, " + (f"no interval: {mean['note']}" if mean["note"] else interval))
+        several = "system" in table and table["system"].nunique() > 1
+        for row in system_means(table).to_dict("records") if several else ():
+            ends = "" if row["note"] else f" [{row['low']:.4f}, {row['high']:.4f}]"
+            counts = f"{row['clips']:,} clips, {row['failed']:,} without a score"
+            say(f"  {row['system']}: {row['mean']:.4f}{ends}, {counts}, on shared captions {row['shared_mean']:.4f}")
     if len(failed):
         say(f"{len(failed):,} file(s) have no score (column status of {path}):")
         for row in failed.head(20).itertuples():

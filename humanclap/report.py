@@ -52,6 +52,21 @@ def system_means(scores: pd.DataFrame, n_resamples: int = 2000, seed: int = 0) -
     return pd.DataFrame(rows).sort_values(["mean", "system"], ascending=[False, True], ignore_index=True)
 
 
+def score_summary(scores: pd.DataFrame) -> dict:
+    """A score table in short, for JSON: the systems (one called "all" without a column system) with the mean, its
+    interval, numbers of clips, failures and prompts; with several captions a clip (caption_number) also the means over
+    clips of their mean and of their highest score; and the checkpoint, window and precision behind them.
+    """
+    table = scores if "system" in scores else scores.assign(system="all")
+    rows = system_means(table).astype(object)
+    systems = rows.where(rows.notna(), None).drop(columns="zero_share").to_dict("records")
+    for row in systems if "caption_number" in scores else ():
+        of_clip = _scored(table[table["system"] == row["system"]]).groupby("audio")["clap_score"]
+        row |= {"mean_of_means": float(of_clip.mean().mean()), "mean_of_highest": float(of_clip.max().mean())}
+    made_by = {name: str(scores[name].iloc[0]) for name in ("model", "checkpoint_sha256", "window", "precision")}
+    return {"systems": systems, "failed": int((scores["status"] != OK).sum()), **made_by}
+
+
 def compare_systems(scores: pd.DataFrame, n_resamples: int = 10_000, seed: int = 0) -> pd.DataFrame:
     """Each two systems against each other on the prompts they share: is the difference more than chance?
 

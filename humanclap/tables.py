@@ -235,6 +235,8 @@ def _from_json(path: Path, error: type[ValueError], text: str) -> Table:
     """Objects of texts, numbers, true, false and null (an empty text); a name that an object lacks is empty there."""
     how = {"parse_int": JsonNumber, "parse_float": JsonNumber, "parse_constant": JsonNumber, "object_pairs_hook": _once}
     records, lines, header = [], [], {}
+    if text.lstrip().startswith("{") and (whole := _inner_list(text, how)) is not None:
+        text = whole
     for line, part in enumerate([text] if text.lstrip().startswith("[") else text.split("\n"), start=1):
         try:
             parsed = json.loads(part, **how) if part.strip() else []
@@ -250,6 +252,16 @@ def _from_json(path: Path, error: type[ValueError], text: str) -> Table:
             lines.append(place)
             header |= dict.fromkeys(record)
     return Table(path, error, {name: [_cell(record.get(name)) for record in records] for name in header}, lines)
+
+
+def _inner_list(text: str, how: dict) -> str | None:
+    """The list of a JSON object that holds one list of objects and nothing else, such as {"data": [...]}."""
+    try:
+        parsed = json.loads(text, **how)
+    except (ValueError, RecursionError):
+        return None
+    (value, *others) = parsed.values() if parsed else (None,)
+    return json.dumps(value) if not others and isinstance(value, list) and value else None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

@@ -27,6 +27,7 @@ from safetensors.torch import load_file, save_file
 from humanclap import evaluate, finetune, load_clap, rated_sets, relate, report, score_pairs, study
 from humanclap.cli import read_pairs
 from humanclap.files import ArrayCache
+from humanclap.layouts import read_layout
 
 
 @dataclass(frozen=True)
@@ -319,8 +320,8 @@ def pairs(name: str, content: str) -> Callable:
 
 
 listed(
-    "a CSV without captions", pairs("pairs.csv", "audio,caption\na.wav,rain\n"),
-    "pairs.csv, line 1: no column 'text'", "it has: 'audio'",
+    "a CSV without captions", pairs("pairs.csv", "audio,label\na.wav,rain\n"),
+    "pairs.csv, line 1: no column of captions", "it has: audio, label",
 )  # fmt: skip
 listed(
     "a caption missing in a CSV", pairs("pairs.csv", "audio,text\na.wav,rain\nb.wav, \n"),
@@ -330,7 +331,30 @@ listed(
     "a table that holds scores already", pairs("scores.csv", "audio,text,clap_score\na.wav,rain,0.3\n"),
     "line 1: clap_score", "leave it out, or rename it", does="humanclap score scores.csv",
 )  # fmt: skip
-listed("a folder in place of a table", read_pairs, "a table is needed", "audio,text", does="humanclap score clips")
+listed("a folder without captions", read_pairs, "holds 0 clips and no captions", "a .txt", does="humanclap score clips")
+listed(
+    "ids that two files fit", lambda folder: [write(folder / name) for name in ("a.wav", "a.flac")] and read_layout(
+        write(folder / "pairs.csv", "id,caption\na,rain\n"), folder),
+    "line 2: a fits a.flac and a.wav", "name the file with its ending",
+)  # fmt: skip
+listed(
+    "a template over a column that is not there",
+    lambda folder: read_layout(write(folder / "pairs.csv", "id,caption\n1,rain\n"), folder, audio="{ytid}.wav"),
+    "names 'ytid'", "has: id, caption", does="humanclap score pairs.csv --audio '{ytid}.wav'",
+)  # fmt: skip
+listed(
+    "captions without clips", pairs("list.txt", "rain\nwind\n"), "no column of clips", "output_{row}.wav",
+    does="humanclap score list.txt",
+)  # fmt: skip
+listed(
+    "a list with two bars in a line", pairs("list.lst", "a.wav|rain|wind\n"), "list.lst, line 1", "a line is clip|caption",
+    does="humanclap score list.lst",
+)  # fmt: skip
+listed(
+    "a command in wav.scp",
+    lambda folder: read_layout(write(folder / "wav.scp", "a sox a.sph -t wav - |\n"), folder, write(folder / "text", "a rain\n")),
+    "wav.scp, line 1: a command instead of a path", "write the clips to files", does="humanclap score wav.scp text",
+)  # fmt: skip
 
 # --- checkpoints ----------------------------------------------------------------------------------------
 
