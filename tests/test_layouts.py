@@ -39,7 +39,9 @@ def clips(tmp_path_factory):
 def score(root, source, *more, out="out.csv", status=0):
     """The bytes of the columns that scoring adds, in the order of the rows; and the whole table."""
     command = ["score", str(root / source), *more, "--clap", str(root / "clap"), "--out", str(root / out), "--quiet"]
-    found = ["--audio-root", str(root)] if (root / source).is_file() and not {"--systems", "--system"} & set(more) else []
+    found = (
+        ["--audio-root", str(root)] if (root / source).is_file() and not {"--systems", "--system"} & set(more) else []
+    )
     assert main([*command, *found, "--cache", str(root / "cache"), "--device", "cpu"]) == status
     table = pd.read_csv(root / out, dtype=str, keep_default_na=False)
     return table[["cosine", "clap_score", "status"]].to_csv(index=False), table
