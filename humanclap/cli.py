@@ -406,7 +406,8 @@ def convert(source, target, to, base, tokenizer) -> int:
 def fetch(name, listing, to, keep_archive, quiet) -> int:
     """Fetch public data and weights at pinned revisions, checked by SHA-256.
 
-    NAME is relate (the ratings, 10 MB), relate-audio (1.9 GB), laion, msclap, human-clap or all. RELATE goes to
+    NAME is relate (the ratings, 10 MB), relate-audio (1.9 GB), xacle (some 4 GB unpacked), laion, msclap, human-clap, or all
+    that the paper needs. RELATE goes to
     data/relate, weights to the hub's cache; with --to DIR, or HUMANCLAP_DATA, to DIR/relate and DIR/weights. What is
     here is not fetched again; files copied by hand to the same places count as well.
 
@@ -422,11 +423,6 @@ def fetch(name, listing, to, keep_archive, quiet) -> int:
     if listing:
         print(download.listing(folder))
         return 0
-    if name == "xacle":
-        from .rated_sets import XACLE_REQUEST
-
-        print(XACLE_REQUEST, file=sys.stderr)
-        return 1
     if name is None:
         raise ValueError(f"what is to be fetched? {', '.join(download.SOURCES)} or all; --list says what each is")
     try:

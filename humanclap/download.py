@@ -40,7 +40,8 @@ class DownloadError(FileNotFoundError):
 
 @dataclass(frozen=True)
 class WebFile:
-    """A file at a fixed address, kept at `name` below RELATE's folder; `folder`: a zip, unpacked to that folder."""
+    """A file at a fixed address, kept at `name` below the folder of its data set; `folder`: a zip, unpacked to that folder,
+    whose folders `top` become those of `folder`."""
 
     url: str
     name: str
@@ -50,6 +51,8 @@ class WebFile:
     folder: str = ""
     unpacked_bytes: int = 0
     licence: str = "none stated"
+    data_set: str = "relate"
+    top: tuple[str, ...] = ("audiocaps", "audioldm", "audioldm2", "tango", "tango2")  # of RELATE_wave
 
 
 RELATE_REVISION = "05935d968f7c4029b8a235b82425c4d2919faf69"
@@ -76,11 +79,21 @@ _WAVE = WebFile(
     folder="RELATE_wave",
     unpacked_bytes=1_900_000_000,
 )
-SYSTEM_FOLDERS = ("audiocaps", "audioldm", "audioldm2", "tango", "tango2")
-"""The folders of RELATE_wave, one per system; each has train and test."""
+_XACLE = WebFile(
+    "https://y-okamoto.sakura.ne.jp/XACLE_Challenge/2027/dataset/XACLE_Challenge_2027_development_dataset.zip",
+    "XACLE_Challenge_2027_development_dataset.zip",
+    folder="XACLE_dataset",
+    unpacked_bytes=4_400_000_000,  # an estimate: 13,500 clips of some 10 s, 16 kHz, 16 bit
+    data_set="xacle",
+    top=("meta_data", "wav"),
+)
 
-SOURCES: dict[str, tuple[WebFile | HubFiles, ...]] = {"relate": _FILES, "relate-audio": (REL, _WAVE)}
-"""What `humanclap fetch NAME` fetches: RELATE's files, and by group those of models.MODELS."""
+SOURCES: dict[str, tuple[WebFile | HubFiles, ...]] = {
+    "relate": _FILES,
+    "relate-audio": (REL, _WAVE),
+    "xacle": (_XACLE,),
+}
+"""What `humanclap fetch NAME` fetches: rated sets, and by group the files of models.MODELS."""
 for _model in MODELS.values():
     SOURCES[_model.group] = tuple(dict.fromkeys((*SOURCES.get(_model.group, ()), *_model.needs)))
 
@@ -98,6 +111,10 @@ def relate_folder(data: str | os.PathLike | None = None) -> Path:
     """
     named = os.environ.get("HUMANCLAP_RELATE")
     return expanded(named).resolve() if named and data is None else data_folder(data) / "relate"
+
+
+def _home(spec: WebFile, data: str | os.PathLike | None) -> Path:
+    return relate_folder(data) if spec.data_set == "relate" else data_folder(data) / spec.data_set
 
 
 def weights_folder(repository: str, data: str | os.PathLike | None = None) -> Path:
@@ -351,10 +368,10 @@ def _missing_clips(data: str | os.PathLike | None) -> tuple[int, int]:
 def fetch(
     name: str, folder: str | os.PathLike | None = None, progress: bool = True, keep_archive: bool = False
 ) -> pd.DataFrame:
-    """Fetch what `name` stands for: a name in SOURCES, or "all". What is here already is checked, not fetched again.
+    """Fetch what `name` stands for: a name in SOURCES, or "all" that the paper needs (not xacle). What is here already is checked, not fetched again.
 
-    RELATE goes to `relate_folder()`, weights and tokenizers to the hub's cache; with `folder`, or $HUMANCLAP_DATA, to
-    `<folder>/relate` and `<folder>/weights`. A file that fails does not prevent the others.
+    RELATE goes to `relate_folder()`, XACLE to xacle/ beside it, weights and tokenizers to the hub's cache; with `folder`, or
+    $HUMANCLAP_DATA, to `<folder>/relate`, `<folder>/xacle` and `<folder>/weights`. A file that fails does not prevent the others.
 
     Args:
         progress: bars, on stderr.
@@ -373,7 +390,7 @@ def fetch(
             if isinstance(spec, HubFiles):
                 _require_content(hub_files(spec, folder, progress), spec, ". Remove it and fetch it again")
             else:
-                _fetch_from_web(spec, relate_folder(folder), progress, keep_archive)
+                _fetch_from_web(spec, _home(spec, folder), progress, keep_archive)
             state, path, note = _look(spec, folder)
             if state != HERE:
                 raise DownloadError(f"{path}: {note}")
@@ -384,14 +401,14 @@ def fetch(
     return status(name, folder)
 
 
-def _fetch_from_web(spec: WebFile, relate: Path, progress: bool, keep_archive: bool) -> None:
-    path, unpacked = relate / spec.name, relate / spec.folder
+def _fetch_from_web(spec: WebFile, home: Path, progress: bool, keep_archive: bool) -> None:
+    path, unpacked = home / spec.name, home / spec.folder
     if not path.is_file() and not (spec.folder and unpacked.is_dir()):
         web_file(spec, path, progress=progress)
     if spec.folder and not unpacked.is_dir():
         with lock(path.with_name(f".{path.name}.lock")):
             if not unpacked.is_dir():
-                unpack(path, unpacked, SYSTEM_FOLDERS)
+                unpack(path, unpacked, spec.top)
         if not keep_archive:
             path.unlink(missing_ok=True)
 
@@ -424,9 +441,9 @@ def _look(spec: WebFile | HubFiles, data: str | os.PathLike | None) -> tuple[str
         if spec.n_bytes not in (None, n_bytes := path.stat().st_size):
             return OTHER, path, f"{n_bytes:,} bytes, published are {spec.n_bytes:,}; remove it and fetch it again"
         return HERE, path, ""
-    path = relate_folder(data) / (spec.folder or spec.name)
+    path = _home(spec, data) / (spec.folder or spec.name)
     if not path.exists():
-        archive = relate_folder(data) / spec.name
+        archive = _home(spec, data) / spec.name
         return (INCOMPLETE, archive, "to be unpacked") if archive.is_file() else (MISSING, path, "")
     if not spec.folder:
         try:
@@ -435,6 +452,8 @@ def _look(spec: WebFile | HubFiles, data: str | os.PathLike | None) -> tuple[str
         except DownloadError as error:
             return OTHER, path, str(error)
         return HERE, path, ""
+    if spec.data_set != "relate":
+        return HERE, path, "its files are not checked: no checksum is published"
     lacking, named = _missing_clips(data)
     if lacking:
         missing = f"{lacking:,} of {named:,} clips that REL.csv names are not there"
@@ -444,9 +463,9 @@ def _look(spec: WebFile | HubFiles, data: str | os.PathLike | None) -> tuple[str
 
 def listing(folder: str | os.PathLike | None = None) -> str:
     """What there is to fetch, for a reader: name, state, size, licence, origin, sha256 and revision of each piece."""
-    states = iter(status("all", folder)["state"])
     lines = []
     for source, specs in SOURCES.items():
+        states = iter(status(source, folder)["state"])
         lines.append(f"humanclap fetch {source}")
         for spec in specs:
             size = "unknown size" if spec.about_bytes is None else _size(spec.about_bytes)
@@ -461,4 +480,4 @@ def listing(folder: str | os.PathLike | None = None) -> str:
 def _sources(name: str) -> dict[str, tuple[WebFile | HubFiles, ...]]:
     if name != "all" and name not in SOURCES:
         raise ValueError(f"there is no {name!r} to fetch. Available: {', '.join(SOURCES)}, all")
-    return SOURCES if name == "all" else {name: SOURCES[name]}
+    return {source: SOURCES[source] for source in SOURCES if name == source or (name == "all" and source != "xacle")}

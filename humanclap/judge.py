@@ -21,22 +21,11 @@ from .files import expanded, write_text
 from .rated_sets import load_rated_set
 from .tables import Table, TableError, clip_name, read_table
 
-AUDIO = (
-    "audio",
-    "file_name",
-    "filename",
-    "file",
-    "wav",
-    "wavname",
-    "wav_name",
-    "path",
-    "audio_path",
-    "clip",
-    "name",
-    "id",
+AUDIO = tuple(
+    "audio file_name filename file wav wavname wav_name wav_file_name wave_file_name path audio_path clip name id".split()
 )
 TEXT = ("text", "caption", "prompt", "captions", "description")
-SCORE = ("clap_score", "clapscore", "score", "similarity", "prediction", "cosine")
+SCORE = ("clap_score", "clapscore", "score", "similarity", "prediction_score", "prediction", "cosine")
 MEANS = ("mean_rating", "target")  # of a table of mean ratings: 0-10 (or on `scale`), 0-1
 NEVER_LISTENS = "has not shown that it listens"
 KEY, RUN = ["audio", "text"], ["model", "training_seed"]
@@ -354,9 +343,12 @@ def _places(frame: pd.DataFrame, known: pd.DataFrame, table: Table) -> tuple[np.
     for row, (audio, part) in enumerate(zip(known["audio"], known["part"], strict=True)):
         if part != "anchor":
             by_clip.setdefault(audio, []).append(row)
-    places, why = np.full(len(frame), -1), Counter()
+    places, why, judged = np.full(len(frame), -1), Counter(), set(known.loc[known["part"] == "test", "audio"])
     for row, (name, text) in enumerate(zip(frame["audio"], frame["text"], strict=True)):
         clips = _rated_clips(clip_name(name), ends)
+        if len(clips) > 1 and len(clips & judged) == 1:  # XACLE's splits number their clips alike
+            clips = clips & judged
+            why["of a name that clips of other splits have as well"] += 1
         if len(clips) > 1:
             raise TableError(
                 f"{table.path}, line {table.lines[row]}: {name} fits {len(clips)} rated clips, such as {listed(sorted(clips)[:2])}; "

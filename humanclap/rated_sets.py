@@ -17,7 +17,7 @@ from .relate import aggregate_pairs
 from .relate.ratings import SPLITS, refuse_duplicates
 from .tables import Table, clip_name, read_table, stays_below
 
-__all__ = ["XACLE_REQUEST", "RatedSet", "RatedSetError", "load_rated_set"]
+__all__ = ["RatedSet", "RatedSetError", "load_rated_set"]
 
 SPELLINGS = {
     "plain": {role: (role,) for role in ("audio", "text", "rating", "listener", "system", "split")},
@@ -27,20 +27,12 @@ SPELLINGS = {
         "rating": ("11_point_semantic_alignment_score", "semantic_alignment_score", "score"),
         "average": ("average_semantic_alignment_score", "average_score"),
         "listener": ("listener_id", "listener"),
+        "system": ("model_id", "system"),
     },
 }
 """Kind of file -> role -> names of its column; XACLE's as its description spells them, and as its baseline code does."""
 
-XACLE_REQUEST = """\
-XACLE (text-audio pairs that people rated from 0 to 10) is given out by e-mail: ask dataset@xacle.org for the data.
-Unpack what you get into one folder, so that it holds
-    meta_data/train.csv, meta_data/validation.csv (single ratings) or meta_data/*_average.csv (means)
-    wav/train/, wav/validation/ (16 kHz mono clips)
-and give that folder to humanclap.rated_sets.load_rated_set, or as rated_set to notebooks 01 and 04."""
-"""How to come by XACLE's data; nothing of it can be fetched."""
-
-# XACLE rates train and validation; what is evaluated on is called test here.
-_XACLE_SPLITS = {"train": "train", "validation": "test"}
+_XACLE_SPLITS = ("train", "validation", "test")
 _UNKNOWN = {"system": None, "split": "test"}
 _UNNAMED = "unnamed "  # how a listener's id begins where the file names none; their number within the pair follows
 _RATING_COLUMNS = ["audio", "text", "rating", "listener", "system", "split", "relate_split", "is_anchor"]
@@ -92,7 +84,7 @@ def load_rated_set(
         need_audio: whether a clip that is not there is an error; `judge` hears none.
 
     Without a column listener, several lines of a pair are single ratings by people unknown, and one line per pair is a
-    mean. XACLE's validation set becomes the split "test".
+    mean. XACLE's three splits are all rated; where its test set is not here, the validation set takes its place.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -113,6 +105,10 @@ def load_rated_set(
     else:
         root = path.parent
 
+    splits = {split for part in rows for split in part["split"]}
+    took_validation = kind == "xacle" and "validation" in splits and "test" not in splits
+    if took_validation:
+        rows = [part.assign(split=part["split"].replace("validation", "test")) for part in rows]
     single = [part for part in rows if part["listener"].notna().all()]
     pairs = [_means(part) for part in rows if part["listener"].isna().any()]
     ratings = None
@@ -138,7 +134,10 @@ def load_rated_set(
         "XACLE ratings" if kind == "xacle" else f"ratings of {path.stem}",
         root,
         tuple(_limits(ratings, pairs)),
-        tuple(_notes(pd.concat([part["rating"] for part in rows]), ignored, scale)),
+        (
+            *(("XACLE's test set is not here: its validation set is called test",) if took_validation else ()),
+            *_notes(pd.concat([part["rating"] for part in rows]), ignored, scale),
+        ),
     )
 
 
@@ -228,7 +227,7 @@ def _in_split(frame: pd.DataFrame, path: Path) -> pd.DataFrame:
             "the clips lie; rename it, or give a plain CSV with the columns audio, text, rating"
         )
     audio = [name if name.startswith(f"{split}/") else f"{split}/{name}" for name in frame["audio"]]
-    return frame.assign(audio=audio, split=_XACLE_SPLITS[split])
+    return frame.assign(audio=audio, split=split)
 
 
 def _columns(table: Table, kind: str) -> dict[str, str]:

@@ -9,8 +9,10 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+from scipy import stats
 
 from humanclap import evaluate, relate
+from humanclap.judge import judge
 from humanclap.rated_sets import RatedSetError, load_rated_set
 
 AS_DESCRIBED = ("wave_file_name", "11-point semantic-alignment score", "average_semantic_alignement_score")
@@ -34,7 +36,7 @@ def xacle(root, spelling=AS_DESCRIBED, average=(), single=("train", "validation"
     """XACLE's tree with three listeners a pair; returns the rows of each split as (name, text, rating, listener)."""
     rng = np.random.default_rng(seed)
     rows = {}
-    for split in ("train", "validation"):
+    for split in dict.fromkeys(("train", "validation", *single)):
         rows[split] = []
         for clip in range(n_clips):
             touch(root / "wav" / split / f"{clip:05d}.wav")
@@ -110,6 +112,28 @@ def test_one_file_of_xacle_and_one_with_another_name(tmp_path):
     renamed = (tmp_path / "meta_data" / "validation.csv").rename(tmp_path / "meta_data" / "mine.csv")
     with pytest.raises(RatedSetError, match="mine.csv: XACLE's files are called train, validation.*rename it"):
         load_rated_set(renamed)
+
+
+def test_xacles_three_splits_stay_apart_and_model_id_is_the_system(tmp_path):
+    rows = xacle(tmp_path, AS_ITS_CODE_READS, single=("train", "validation", "test"))
+    for split in rows:
+        path = tmp_path / "meta_data" / f"{split}.csv"
+        table = pd.read_csv(path, dtype=str)
+        table.assign(model_id=[f"tta{int(name[:5]) % 2}" for name in table["wav_file_name"]]).to_csv(path, index=False)
+    found = load_rated_set(tmp_path)
+    assert found.pairs["split"].value_counts().to_dict() == {"train": 8, "validation": 8, "test": 8}
+    assert set(found.pairs["system"]) == {"tta0", "tta1"} and not found.notes
+    only_two = xacle(tmp_path / "two")
+    assert "XACLE's test set is not here: its validation set is called test" in load_rated_set(tmp_path / "two").notes
+    submission = pd.DataFrame(
+        {"wav_file_name": [f"{i:05d}.wav" for i in range(8)], "prediction_score": np.arange(8) / 8}
+    )
+    submission.to_csv(tmp_path / "submission.csv", index=False)
+    judged = judge([tmp_path / "submission.csv"], tmp_path, n_resamples=100)
+    target = found.pairs[found.pairs["split"] == "test"].sort_values("audio")["target"]
+    value = judged.overall.set_index("metric").loc["srcc", "value"]
+    assert value == pytest.approx(stats.spearmanr(submission["prediction_score"], target)[0], abs=1e-12)
+    assert judged.by_system is not None and len(only_two) == 2
 
 
 # --- plain ----------------------------------------------------------------------------------------------
