@@ -22,8 +22,10 @@ _MODULES = (
     "study",
     "audio",
     "download",
+    "judge",
+    "layouts",
 )
-_NAMES = {"load_clap": "clap", "clap_score": "losses", "score_pairs": "score"}
+_NAMES = {"load_clap": "clap", "clap_score": "losses", "score_pairs": "score", "HumanCLAPScore": "metric"}
 
 __all__ = [*_MODULES, *_NAMES]
 

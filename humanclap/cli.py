@@ -406,10 +406,9 @@ def convert(source, target, to, base, tokenizer) -> int:
 def fetch(name, listing, to, keep_archive, quiet) -> int:
     """Fetch public data and weights at pinned revisions, checked by SHA-256.
 
-    NAME is relate (the ratings, 10 MB), relate-audio (1.9 GB), xacle (some 4 GB unpacked), laion, msclap, human-clap, or all
-    that the paper needs. RELATE goes to
-    data/relate, weights to the hub's cache; with --to DIR, or HUMANCLAP_DATA, to DIR/relate and DIR/weights. What is
-    here is not fetched again; files copied by hand to the same places count as well.
+    NAME is relate (the ratings, 10 MB), relate-audio (1.9 GB), xacle (some 4 GB unpacked), laion, msclap, human-clap, or
+    all that the paper needs. RELATE goes to data/relate, weights to the hub's cache; with --to DIR, or HUMANCLAP_DATA, to
+    DIR/relate and DIR/weights. What is here is not fetched again; files copied by hand to the same places count as well.
 
     \b
     examples:
