@@ -58,7 +58,7 @@ def read_layout(
     text: the column of the captions; None: the first of TEXT, or caption_1, caption_2, ..., which make a row each.
     systems: folder of each system by name; every system has a clip for every row, below its folder.
 
-    A clip without its ending is found where exactly one file fits. Raises TableError for a table that can't be read so,
+    A clip without its ending is found where exactly one file fits; with a column system, in the system's folder, too. Raises TableError for a table that can't be read so,
     with the line and what to do; FileNotFoundError.
     """
     place = expanded(source)
@@ -95,8 +95,8 @@ def read_layout(
             parts.append(pairs.assign(audio=[os.path.join(folder, clip) for clip in found], system=name))
         pairs = pd.concat(parts, ignore_index=True)
     else:
-        finder = _Finder(root, table)
-        pairs["audio"] = [finder.find(clip, line) for clip, line in zip(pairs["audio"], lines)]
+        finder, of_system = _Finder(root, table), pairs.get("system", pd.Series("", index=pairs.index)).str.strip()
+        pairs["audio"] = [finder.find(*row) for row in zip(pairs["audio"], lines, of_system)]
     first = pairs.iloc[0]
     if template != "audio" or texts != ["text"] or systems or place.suffix.lower() in _LISTS or place.is_dir():
         notes.append(
@@ -109,6 +109,12 @@ def read_layout(
         else [*ahead, *(c for c in pairs if c not in ahead)]
     )
     return Layout(pairs[list(kept)], root, notes)
+
+
+def visible(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> list[Path]:
+    """The files below `root` with one of the suffixes, sorted; no hidden ones and none in hidden folders."""
+    paths = (path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
+    return sorted(path for path in paths if not any(part.startswith(".") for part in path.relative_to(root).parts))
 
 
 def subfolders(folder: str | os.PathLike) -> dict[str, str]:
@@ -185,9 +191,18 @@ class _Finder:
     def __init__(self, root: Path, table: Table) -> None:
         self._root, self._table, self._folders = root, table, {}
 
-    def find(self, name: str, line: int) -> str:
-        """The clip's name with its ending; as it is where no file fits. TableError where two do."""
-        if Path(name).suffix.lower() in AUDIO_SUFFIXES or (self._root / expanded(name)).is_file():
+    def find(self, name: str, line: int, system: str = "") -> str:
+        """The clip's name with its ending, also in the folder of its `system`; as it is where no file fits.
+
+        TableError where two do.
+        """
+        for place in (name, f"{system}/{name}") if system else (name,):
+            if (found := self._there(place, line)) is not None:
+                return found
+        return name
+
+    def _there(self, name: str, line: int) -> str | None:
+        if (self._root / expanded(name)).is_file():
             return name
         folder, _, stem = name.rpartition("/")
         if folder not in self._folders:
@@ -195,10 +210,10 @@ class _Finder:
         fits = self._folders[folder].get(stem, [])
         if len(fits) > 1:
             raise TableError(
-                f"{self._table.path}, line {line}: {name} fits {' and '.join(sorted(fits)[:2])} in {self._root / folder}; name "
-                "the file with its ending (--audio '{column}.wav')"
+                f"{self._table.path}, line {line}: {name} fits {' and '.join(sorted(fits)[:2])} in {self._root / folder}; "
+                "name the file with its ending (--audio '{column}.wav')"
             )
-        return f"{folder}/{fits[0]}" if fits and folder else fits[0] if fits else name
+        return next((f"{folder}/{name}" if folder else name for name in fits), None)
 
 
 def _by_stem(folder: Path) -> dict[str, list[str]]:
@@ -269,12 +284,10 @@ def _kaldi(scp: Path, captions: Path) -> Table:
 
 def _sidecars(root: Path) -> Table:
     """One row for each clip that has a .txt of its name; clips and .txt files without the other are counted."""
-    files = sorted(path for path in root.rglob("*") if path.is_file() and not _hidden(path.relative_to(root)))
-    texts = {path.with_suffix(""): path for path in files if path.suffix.lower() == ".txt"}
+    texts = {path.with_suffix(""): path for path in visible(root, (".txt",))}
     clips: dict[Path, list[Path]] = {}
-    for path in files:
-        if path.suffix.lower() in AUDIO_SUFFIXES:
-            clips.setdefault(path.with_suffix(""), []).append(path)
+    for path in visible(root):
+        clips.setdefault(path.with_suffix(""), []).append(path)
     both = [stem for stem in clips if stem in texts]
     if not both:
         raise TableError(
@@ -298,7 +311,3 @@ def _sidecars(root: Path) -> Table:
             names = ", ".join(stem.relative_to(root).as_posix() for stem in sorted(alone)[:_SHOWN])
             notes.append(f"{len(alone)} {what}: {names}{', …' if len(alone) > _SHOWN else ''}")
     return Table(root, TableError, columns, list(range(1, len(both) + 1)), notes)
-
-
-def _hidden(path: Path) -> bool:
-    return any(part.startswith(".") for part in path.parts)

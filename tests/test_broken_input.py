@@ -616,13 +616,19 @@ folder_of(
     "a folder of clips that is not there", lambda folder: study.own_clips(open_05(), audio_folder=str(folder / "mine")),
     "is not there", "give the folder that",
 )  # fmt: skip
-folder_of("clips without prompts", own_clips(a_wav=""), "holds 1 clips and no prompts", "a .txt of the same")
-folder_of("an empty prompt", own_clips(a_wav="", a_txt=""), "a.txt is empty; write the clip's prompt into it")
+folder_of("clips without prompts", own_clips(a_wav=""), "holds 1 clips and no captions", "a .txt of the same")
+folder_of("an empty prompt", own_clips(a_wav="", a_txt=""), "a.txt is empty; write the clip's caption into it")
 prompts_of(
-    "prompts of another folder", own_clips("audio,text\n../a.wav,rain\n"), "list.csv, line 2, column 'audio'", "below"
+    "prompts of another folder",
+    own_clips("audio,text\n../a.wav,rain\n"),
+    "list.csv: '../a.wav' must be relative",
+    "below",
 )
 prompts_of(
-    "a prompt twice", own_clips("audio,text\na.wav,rain\na.wav,rain\n"), "line 3: a.wav", "there twice; keep one"
+    "a prompt twice",
+    own_clips("audio,text\na.wav,rain\na.wav,rain\n"),
+    "list.csv: a.wav with this prompt",
+    "there twice; keep one",
 )
 folder_of("notebook 04 before 03", notebook_04, "is not there", "run that", does="papermill 04_breakdowns.ipynb …")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING
 import pandas as pd
 
 from humanclap.files import expanded
+from humanclap.layouts import CLIP, TEXT, Layout, read_layout, subfolders, visible
 from humanclap.score import COLUMNS, score_pairs
-from humanclap.tables import Table, clip_name, read_scores, read_table, stays_below
+from humanclap.tables import TableError, read_scores, stays_below
 
 from .data import not_red
 from .run import Study, StudyError, cache_folder, runs_folder
@@ -19,12 +19,6 @@ from .run import Study, StudyError, cache_folder, runs_folder
 if TYPE_CHECKING:
     from humanclap.clap import Clap
 
-AUDIO_SUFFIXES = tuple(
-    f".{name}"
-    for name in "wav wave flac ogg oga opus mp3 aif aiff aifc au snd caf w64 rf64 m4a mp4 aac wma webm".split()
-)
-"""Files that count as clips. One that cannot be decoded keeps its row, with the reason."""
-CLIP_COLUMNS, PROMPT_COLUMNS = ("audio", "id", "file", "file_name"), ("text", "prompt", "caption")
 ONE_SYSTEM = "all clips"
 _SHOWN = 3
 
@@ -88,15 +82,44 @@ def own_clips(run: Study, audio_folder: str = "", prompts: str = "", seed: int =
     if not root.is_dir():
         kind = "a file" if root.exists() else "not there"
         raise OwnClipsError(f"audio_folder={audio_folder!r} is {kind}; give the folder that holds your clips")
-    files = _visible(root, AUDIO_SUFFIXES)
-    if not files and not prompts:
-        raise OwnClipsError(f"audio_folder={audio_folder!r} holds no audio ({', '.join(AUDIO_SUFFIXES)})")
-    pairs, notes = _from_table(expanded(prompts), root, files) if prompts else _from_text_files(root, files)
-    unasked = sorted(set(files) - set(pairs["audio"]))
+    files = [path.relative_to(root).as_posix() for path in visible(root)]
+    try:
+        found = _with_prompts(root, prompts) if prompts else read_layout(root)
+    except (TableError, FileNotFoundError) as error:
+        raise OwnClipsError(str(error)) from None
+    kept = [name for name in ("audio", "text", "system") if name in found.pairs]
+    pairs, unread = found.pairs[kept], [name for name in found.pairs if name not in (*kept, *CLIP, *TEXT)]
+    unasked = (
+        sorted(set(files) - set(pairs["audio"])) if prompts else []
+    )  # without a table they are in the notes already
     absent = [name for name in pairs["audio"].drop_duplicates() if not (root / name).is_file()]
+    notes = found.notes + [f"columns not read: {', '.join(unread)}"] * bool(unread)
     notes += [f"{len(unasked)} clips have no prompt and are not scored: {_some(unasked)}"] * bool(unasked)
     notes += [f"{len(absent)} prompts have no clip and count as failures: {_some(absent)}"] * bool(absent)
     return OwnClips(_with_system(pairs), root, f"clips of {root.resolve().name}", tuple(notes))
+
+
+def _with_prompts(root: Path, prompts: str | Path) -> Layout:
+    """A table's prompts with their clips below `root`; a row for each system where each has a folder of its own."""
+    found = read_layout(prompts, root)
+    names = found.pairs["audio"]
+    if not (below := names.map(stays_below)).all():
+        raise TableError(f"{prompts}: {names[~below].iloc[0]!r} must be relative to audio_folder and stay below it")
+    if (twice := found.pairs.duplicated([name for name in ("audio", "text", "system") if name in found.pairs])).any():
+        raise TableError(f"{prompts}: {names[twice].iloc[0]} with this prompt is there twice; keep one line")
+    if "system" in found.pairs:
+        if (found.pairs["system"].str.strip() == "").any():
+            raise TableError(f"{prompts}: name the system in every line, or in none")
+        return found
+    if _any_there(found) or not any(path.is_dir() for path in root.iterdir()):
+        return found
+    each = {name: read_layout(prompts, root, systems={name: name}) for name in subfolders(root)}
+    systems = {name: name for name, clips in each.items() if _any_there(clips)}
+    return read_layout(prompts, root, systems=systems) if systems else found
+
+
+def _any_there(found: Layout) -> bool:
+    return any((found.root / name).is_file() for name in found.pairs["audio"])
 
 
 def rated_scores(run: Study, scores: pd.DataFrame) -> pd.DataFrame | None:
@@ -132,118 +155,9 @@ def _showcase(run: Study, prompts: str, seed: int) -> OwnClips:
     from humanclap.demo import showcase_clips
 
     path = showcase_clips(runs_folder() / run.profile / f"own-clips-seed{seed}", seed)
-    pairs, _ = _from_table(path, path.parent, _visible(path.parent, AUDIO_SUFFIXES))
+    pairs = _with_prompts(path.parent, path).pairs[["audio", "text", "system"]]
     note = "synthetic, made here: one faithful and three imperfect generators, the same prompts for each"
     return OwnClips(pairs, path.parent, "synthetic", (note,))
-
-
-def _visible(root: Path, suffixes: Sequence[str]) -> list[str]:
-    """Regular files below `root` with one of the suffixes, relative; no hidden file, and none in a hidden folder."""
-    found = (path for path in root.rglob("*") if path.suffix.lower() in suffixes and path.is_file())
-    names = (path.relative_to(root) for path in found)
-    return sorted(name.as_posix() for name in names if not any(part.startswith(".") for part in name.parts))
-
-
-def _by_stem(root: Path, files: list[str], said: str) -> dict[str, str]:
-    """Clips by their path without the ending."""
-    clip_of: dict[str, str] = {}
-    for name in files:
-        stem = name.rpartition(".")[0]
-        if stem in clip_of:
-            raise OwnClipsError(f"{root}: {clip_of[stem]} and {name} {said}")
-        clip_of[stem] = name
-    return clip_of
-
-
-def _from_table(path: Path, root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    if not path.is_file():
-        raise OwnClipsError(
-            f"prompts={str(path)!r} is not there; give a table with the columns audio (or id), text[, system]"
-        )
-    table = read_table(path, OwnClipsError)
-    clip, prompt = _column(table, path, CLIP_COLUMNS), _column(table, path, PROMPT_COLUMNS)
-    if not table.lines:
-        raise OwnClipsError(f"{path} has a header and no prompts")
-    table.require(clip, lambda name: bool(name.strip()), "a file name must not be empty")
-    table.require(clip, stays_below, "it must be relative to audio_folder and stay below it")
-    table.require(prompt, lambda text: bool(text.strip()), "a prompt must not be empty")
-    names = [clip_name(name) for name in table.columns[clip]]
-    pairs = pd.DataFrame({"audio": names, "text": table.stripped(prompt)}, dtype=object)
-    if "system" in table.header:
-        table.require("system", lambda name: bool(name.strip()), "name the system in every line, or in none")
-        pairs["system"] = table.stripped("system")
-    if (twice := pairs.duplicated()).any():
-        row = int(twice.to_numpy().argmax())
-        raise OwnClipsError(
-            f"{path}, line {table.lines[row]}: {pairs['audio'][row]} with this prompt is there twice; keep one line"
-        )
-    ignored = [name for name in table.header if name not in (clip, prompt, "system")]
-    notes = table.notes + [f"columns not read: {', '.join(ignored)}"] * bool(ignored)
-    return _found(pairs, root, files), notes
-
-
-def _column(table: Table, path: Path, names: Sequence[str]) -> str:
-    found = next((name for name in names if name in table.header), None)
-    if found is None:
-        has = ", ".join(table.header) or "nothing"
-        raise OwnClipsError(f"{path}, line 1: no column {names[0]} (or {', '.join(names[1:])}); it has {has}")
-    return found
-
-
-def _found(pairs: pd.DataFrame, root: Path, files: list[str]) -> pd.DataFrame:
-    """Prompts with the file of each; one row per system where each system has a folder and the table names no clip."""
-    exact = set(files)
-    if all(name in exact or (root / name).is_file() for name in pairs["audio"]):
-        return pairs
-    stems = _by_stem(root, files, "have one name without the ending; name the file in the table")
-
-    def clip(*names: str) -> str | None:
-        return next(
-            (name if name in exact else stems.get(name) for name in names if name in exact or name in stems), None
-        )
-
-    if "system" in pairs:
-        names = [clip(row.audio, f"{row.system}/{row.audio}") or row.audio for row in pairs.itertuples()]
-        return pairs.assign(audio=names)
-    if any(map(clip, pairs["audio"])):
-        return pairs.assign(audio=[clip(name) or name for name in pairs["audio"]])
-    systems = sorted({name.partition("/")[0] for name in files if "/" in name})
-    systems = [system for system in systems if any(clip(f"{system}/{name}") for name in pairs["audio"])]
-    if not systems:
-        return pairs
-    rows = [
-        {"audio": clip(f"{system}/{row.audio}") or f"{system}/{row.audio}", "text": row.text, "system": system}
-        for system in systems
-        for row in pairs.itertuples()
-    ]
-    return pd.DataFrame(rows)
-
-
-def _from_text_files(root: Path, files: list[str]) -> tuple[pd.DataFrame, list[str]]:
-    """One row per clip with a .txt of its name."""
-    rows, without = [], []
-    texts = _visible(root, (".txt",))
-    stems = {name.rpartition(".")[0] for name in texts}
-    asked = [name for name in files if name.rpartition(".")[0] in stems]
-    clip_of = _by_stem(root, asked, "share one .txt; rename one, or give a table of prompts")
-    for name in texts:
-        if (stem := name.rpartition(".")[0]) not in clip_of:
-            without.append(name)
-            continue
-        try:
-            text = " ".join((root / name).read_text(encoding="utf-8-sig").split())
-        except UnicodeDecodeError as error:
-            raise OwnClipsError(f"{root / name} is not text in UTF-8: {error}; save it again as UTF-8") from error
-        if not text:
-            raise OwnClipsError(f"{root / name} is empty; write the clip's prompt into it")
-        rows.append({"audio": clip_of[stem], "text": text})
-    if not rows:
-        raise OwnClipsError(
-            f"{root} holds {len(files)} clips and no prompts: put a .txt of the same name beside each clip, or name a "
-            "table (audio or id, text[, system]) as prompts"
-        )
-    notes = [f"{len(without)} .txt files have no clip of their name and are not read: {_some(without)}"] * bool(without)
-    return pd.DataFrame(rows), notes
 
 
 def _with_system(pairs: pd.DataFrame) -> pd.DataFrame:
