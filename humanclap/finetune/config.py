@@ -13,6 +13,7 @@ from humanclap.models import BASE
 
 CHOICES = {
     "kind": (*KINDS, CONTROL_KIND),
+    "trains": ("all", "heads"),
     "towers": ("both", "audio", "text"),
     "split_by": ("caption", "pair"),
     "precision": ("auto", "fp32", "bf16", "fp16"),
@@ -40,6 +41,9 @@ class FinetuneConfig:
     learn_temperature: paper, "learnable": equation 5's τ = exp(-logit_scale_a), for both directions. 1/τ is
         clamped to 1-100 after each step. False leaves it as the base has it, outside that range too. ClapModel's
         logit_scale_t has no part in the loss and stays as it was.
+    trains: paper, "all". "heads" trains the projections and the temperature only: the towers stay as they are, in eval
+        mode, so their outputs are computed once for each clip and caption (`prepare(..., trains="heads")`), and a
+        training takes seconds on a CPU. What comes out is an ordinary ClapModel.
     towers: not stated; "both", or only the "audio" or "text" tower with its projection, the other in eval mode.
     distinct_captions: not stated. True avoids two pairs with one caption in a batch, where the second clip would
         be a false negative. LAION's training draws at random.
@@ -68,6 +72,7 @@ class FinetuneConfig:
     dropout: bool = True
     freeze_batch_norm: bool = True
     learn_temperature: bool = True
+    trains: str = "all"
     towers: str = "both"
     distinct_captions: bool = True
     drop_last: bool = False

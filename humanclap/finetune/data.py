@@ -51,7 +51,8 @@ class PairData:
     "is_longer": [clips, 1]}, `tokens` {"input_ids": [captions, tokens], "attention_mask": same}, right-padded.
     `clip` and `caption` `[N]` say which of them a pair uses, `target` `[N]` is its human score in 0-1, `pairs` the
     DataFrame behind it (audio, text, target). `sha256` covers names, captions, ratings and the files' bytes;
-    `front_end` describes how features and tokens were made.
+    `front_end` describes how features and tokens were made. Where only heads train, both are {"pooled": [clips or
+    captions, hidden]}: the outputs of the base's towers.
     """
 
     pairs: pd.DataFrame
@@ -67,16 +68,23 @@ class PairData:
         return len(self.target)
 
 
-def check_pairs(clap, pairs: pd.DataFrame | PairData, audio_root, name: str = "pairs") -> tuple[pd.DataFrame, str]:
+def front_end_of(clap, trains: str) -> str:
+    """How `prepare` makes what is trained on: the front end of `clap`, and for heads the towers as well."""
+    return clap.front_end if trains == "all" else f"{clap.front_end}, towers of {clap.checkpoint_sha256}"
+
+
+def check_pairs(
+    clap, pairs: pd.DataFrame | PairData, audio_root, name: str = "pairs", trains: str = "all"
+) -> tuple[pd.DataFrame, str]:
     """The three columns and the `sha256` of what `prepare` makes of `pairs` (called `name`); no clip is decoded.
 
     Raises what `prepare` raises, but for clips that can't be decoded, and ValueError for another front end than clap's.
     """
     if isinstance(pairs, PairData):
-        if pairs.front_end != clap.front_end:
+        if pairs.front_end != (wanted := front_end_of(clap, trains)):
             raise ValueError(
                 f"{name} were prepared with another front end than the base has: {pairs.front_end} against "
-                f"{clap.front_end}; prepare them with this base"
+                f"{wanted}; prepare them with this base (trains={trains!r})"
             )
         return pairs.pairs, pairs.sha256
     if audio_root is None:
@@ -120,6 +128,7 @@ def prepare(
     audio_root: str | os.PathLike | None,
     progress: bool = True,
     cache_dir: str | os.PathLike | None = None,
+    trains: str = "all",
 ) -> PairData:
     """Read every clip and caption of `pairs` once, through the front end of `clap` (a HuggingFaceClap).
 
@@ -127,6 +136,9 @@ def prepare(
     makes them. The crop, or the fusion chunks, of a clip longer than the window are those `clap` gives it, fixed for
     all epochs. With `cache_dir`, each clip's features are kept there by what they come from (the file's bytes and the
     front end): float32, 1 MB per clip for a full-size model with feature fusion.
+
+    `trains`: as in FinetuneConfig. "heads": clips and captions also go through the towers, once, and only the towers'
+    outputs are kept, 3 kB each for a full-size model, in `cache_dir` by content, front end and weights.
 
     Raises ValueError for a missing column, no rows, an empty cell, a target outside 0-1, a pair that is there twice
     or a window policy without fixed features ("mean", "upstream"), FileNotFoundError for audio that is not there, and
@@ -140,16 +152,17 @@ def prepare(
             "of each clip: open the base with window='first', 'center' or, with feature fusion, 'fusion'"
         )
     pairs, sha256 = check_pairs(clap, pairs, audio_root)
+    heads = trains == "heads"
     clip, caption = (pd.factorize(pairs[name]) for name in ("audio", "text"))
     return PairData(
         pairs=pairs,
-        features=_features(clap, _paths(pairs, audio_root), progress, cache_dir),
-        tokens=clap.text_tokens(list(caption[1])),
+        features=(_pooled_clips if heads else _features)(clap, _paths(pairs, audio_root), progress, cache_dir),
+        tokens=_pooled_captions(clap, list(caption[1])) if heads else clap.text_tokens(list(caption[1])),
         clip=torch.from_numpy(clip[0].astype(np.int64)),
         caption=torch.from_numpy(caption[0].astype(np.int64)),
         target=torch.from_numpy(pairs["target"].to_numpy(dtype=np.float32)),
         sha256=sha256,
-        front_end=clap.front_end,
+        front_end=front_end_of(clap, trains),
     )
 
 
@@ -207,6 +220,60 @@ def _features(clap, paths: list[Path], progress: bool, cache_dir) -> dict[str, t
     return whole
 
 
+POOLED = "pooled"
+_AT_ONCE = 16  # clips or captions through a tower
+
+
+@torch.inference_mode()
+def _pooled(clap, name: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """The outputs `[n, hidden]` of the tower `name` ("audio" or "text") of clap's model, in eval mode and float32."""
+    tower = getattr(clap.model.eval(), f"{name}_model")
+    place = next(tower.parameters()).device
+    with torch.autocast(place.type, enabled=False):
+        return tower(**{key: values.to(place) for key, values in inputs.items()}).pooler_output.float().cpu()
+
+
+def _pooled_clips(clap, paths: list[Path], progress: bool, cache_dir) -> dict[str, torch.Tensor]:
+    cache, kept, waiting = None if cache_dir is None else ArrayCache(cache_dir), {}, []
+    made_by = {"kind": "finetune pooled", "front_end": front_end_of(clap, "heads")}
+
+    def features_of(path: Path) -> tuple[str, dict[str, np.ndarray] | None]:
+        key = cache_key(**made_by, sha256=sha256_of(path))
+        if cache and (found := cache.get(key)) is not None:
+            kept[path] = found
+            return key, None
+        return key, clap.audio_features([path])
+
+    def through_the_tower() -> None:
+        inputs = {name: torch.cat([made[name] for _, _, made in waiting]) for name in waiting[0][2]}
+        for (path, key, _), row in zip(waiting, _pooled(clap, "audio", inputs).numpy(), strict=True):
+            kept[path] = row
+            if cache:
+                cache.put(key, row)
+        waiting.clear()
+
+    for path, (key, made) in zip(paths, _of_each(paths, features_of, progress)):
+        waiting += [(path, key, made)] if made is not None else []
+        if len(waiting) == _AT_ONCE:
+            through_the_tower()
+    if waiting:
+        through_the_tower()
+    return {POOLED: torch.from_numpy(np.stack([kept[path] for path in paths]))}
+
+
+def _pooled_captions(clap, texts: list[str]) -> dict[str, torch.Tensor]:
+    tokens = clap.text_tokens(texts)
+    lengths = tokens["attention_mask"].sum(dim=1)
+    parts = []
+    for rows in torch.argsort(lengths, stable=True).split(_AT_ONCE):  # of like lengths: little padding
+        width = int(lengths[rows].max())
+        parts.append((rows, _pooled(clap, "text", {name: values[rows, :width] for name, values in tokens.items()})))
+    whole = torch.empty(len(texts), parts[0][1].shape[1])
+    for rows, found in parts:
+        whole[rows] = found
+    return {POOLED: whole}
+
+
 def _paths(pairs: pd.DataFrame, audio_root: str | os.PathLike) -> list[Path]:
     return [expanded(audio_root) / name for name in pairs["audio"].unique()]
 
@@ -244,14 +311,14 @@ class Batch:
     """The pairs of one step: `pairs`, `clips` `[n]`, distinct `captions` `[m]`, `caption_of` `[n]` in 0..m-1.
 
     `width` is the number of tokens of the longest caption: the padding after it is cut off, which is exact,
-    as padding is masked.
+    as padding is masked. None where there are no tokens any more, but outputs of the tower.
     """
 
     pairs: torch.Tensor
     clips: torch.Tensor
     captions: torch.Tensor
     caption_of: torch.Tensor
-    width: int
+    width: int | None
 
 
 def draw_batches(
@@ -270,10 +337,11 @@ def draw_batches(
         _part_captions(batches, data.caption.tolist())
     if drop_last and len(batches) > 1 and len(batches[-1]) < batch_size:
         batches.pop()
-    lengths, found = data.tokens["attention_mask"].sum(dim=1), []
+    lengths, found = None if POOLED in data.tokens else data.tokens["attention_mask"].sum(dim=1), []
     for members in map(torch.tensor, batches):
         captions, caption_of = torch.unique(data.caption[members], return_inverse=True)
-        found.append(Batch(members, data.clip[members], captions, caption_of, int(lengths[captions].max())))
+        width = None if lengths is None else int(lengths[captions].max())
+        found.append(Batch(members, data.clip[members], captions, caption_of, width))
     return found
 
 

@@ -22,6 +22,7 @@ from humanclap.evaluate import correlations
 from humanclap.files import write_text, writing
 from humanclap.finetune.config import FinetuneConfig, choose_precision
 from humanclap.finetune.data import (
+    POOLED,
     Batch,
     PairData,
     check_pairs,
@@ -140,7 +141,8 @@ class Trainer:
         self.validation_batches = draw_batches(validation, config.batch_size, generator, distinct_captions=True)
         parts = {name: [f"{name}_model", f"{name}_projection"] for name in ("audio", "text")}
         self._parts = {name: [getattr(self.model, part) for part in names] for name, names in parts.items()}
-        self._trained = [part for name in self._parts if config.towers in ("both", name) for part in self._parts[name]]
+        part = slice(1, 2) if config.trains == "heads" else slice(2)  # the projection, or the tower as well
+        self._trained = [p for name in self._parts if config.towers in ("both", name) for p in self._parts[name][part]]
         self.model.requires_grad_(False)
         for part in self._trained:
             part.requires_grad_(True)
@@ -214,7 +216,7 @@ class Trainer:
             part.train(self.config.dropout)
         for module in self.model.audio_model.modules():
             if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
-                module.train(self.config.towers != "text" and not self.config.freeze_batch_norm)
+                module.train(self.model.audio_model in self._trained and not self.config.freeze_batch_norm)
 
     def _step(self, batch: Batch) -> dict[str, torch.Tensor]:
         """The terms of the loss before this step; "loss" is NaN where the temperature's gradient was. Another broken
@@ -238,17 +240,15 @@ class Trainer:
 
     def _terms(self, audio: torch.Tensor, text: torch.Tensor, target: torch.Tensor) -> dict[str, torch.Tensor]:
         config, scale = self.config, self.model.logit_scale_a.exp()
-        terms = losses.human_clap_loss(
-            audio, text, target, scale, config.kind, config.contrastive_weight, config.regression_weight
-        )
+        weights = config.contrastive_weight, config.regression_weight
+        terms = losses.human_clap_loss(audio, text, target, scale, config.kind, *weights)
         with torch.no_grad():  # these pairs get no gradient from the regression term (ReLU, equation 3)
-            terms["negative_share"] = (losses.cosine(audio, text) < 0).float().mean()
-        return terms
+            return {**terms, "negative_share": (losses.cosine(audio, text) < 0).float().mean()}
 
     def _embed(self, name: str, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
-        """Projections `[n, D]` of features (name "audio") or tokens ("text"), not normalised."""
+        """Projections `[n, D]` of features (name "audio") or tokens ("text"), or of a tower's outputs; not normalised."""
         tower, projection = self._parts[name]
-        return projection(tower(**inputs, return_dict=True).pooler_output)
+        return projection(inputs[POOLED] if POOLED in inputs else tower(**inputs, return_dict=True).pooler_output)
 
     def _rows(self, values: dict[str, torch.Tensor], rows: torch.Tensor) -> dict[str, torch.Tensor]:
         return {name: tensor[rows].to(self.device) for name, tensor in values.items()}
@@ -459,7 +459,7 @@ def finetune(
     place = next(clap.model.parameters()).device if device == "auto" else torch.device(device)
     precision = choose_precision(config.precision, place)
     given = {"train": train_pairs, "validation": validation_pairs}
-    checked = {name: check_pairs(clap, pairs, audio_root, f"{name}_pairs") for name, pairs in given.items()}
+    checked = {n: check_pairs(clap, part, audio_root, f"{n}_pairs", config.trains) for n, part in given.items()}
     with ExitStack() as stack:
         stack.enter_context(reproducible(place))
         stack.enter_context(small_on_cpu(clap.model, place))
@@ -468,7 +468,7 @@ def finetune(
         if finished:
             return FinetuneResult.read(folder, config)
         warn_of_pairs(settings["data"]["shared"], {name: pairs["target"] for name, (pairs, _) in checked.items()})
-        data = [prepare(clap, pairs, audio_root, progress, cache_dir) for pairs in given.values()]
+        data = [prepare(clap, pairs, audio_root, progress, cache_dir, config.trains) for pairs in given.values()]
         trainer = Trainer(config, clap.model, *data, place)
         repeated = repeated_captions(trainer.batches(1))
         if config.distinct_captions and repeated:

@@ -142,7 +142,10 @@ def finetune_variants(
         runs[kind, one.seed] = one, open_folder(Path(output_dir) / kind / f"seed{one.seed}", overwrite, resume)
     clap = open_base(base or config.base, device)
     devices = _devices(clap, device, whole_number(workers, "workers", 1))
-    sets = [prepare(clap, pairs, audio_root, progress, cache_dir) for pairs in (train_pairs, validation_pairs)]
+    sets = [
+        prepare(clap, pairs, audio_root, progress, cache_dir, config.trains)
+        for pairs in (train_pairs, validation_pairs)
+    ]
     if failed := _trained(runs, sets, clap, devices, progress, {"overwrite": overwrite, "resume": resume}):
         what = "; ".join(f"{kind} with seed {seed}: {problem}" for (kind, seed), problem in failed.items())
         error = VariantsFailed(
