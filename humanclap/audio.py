@@ -149,6 +149,9 @@ def _decoded(path: str | os.PathLike, sample_rate: int | None, seconds: float | 
         # libsndfile's own text begins with the path, which AudioError carries already. TypeError: soundfile
         # takes ".raw" for samples without a header and asks for their rate.
         detail = " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".")
+        detail = (
+            "no sound is found in it" if detail.startswith("File does not exist") else detail
+        )  # it does: an MP3's header
         if "malformed" in detail:  # a CAF that was cut anywhere, an OGG at its beginning
             raise AudioError(path, f"cut short or damaged ({detail}); copy it again") from error
         raise AudioError(path, f"not readable as audio ({detail}); make it a WAV, FLAC, OGG or MP3") from error
@@ -294,7 +297,7 @@ def _why_absent(path: str, error: OSError | ValueError) -> str:
         return "file not found; its path holds backslashes: write it with /"
     folder, name = os.path.split(expanded(path))
     for form in ("NFC", "NFD"):
-        other = unicodedata.normalize(form, name)
-        if other != name and os.path.exists(os.path.join(folder, other)):
+        others = os.path.join(folder, unicodedata.normalize(form, name)), unicodedata.normalize(form, path)
+        if any(other != path and os.path.exists(other) for other in others):
             return f"file not found; the same name is there in Unicode form {form}: write the path in that form"
     return "file not found"

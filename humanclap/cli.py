@@ -256,15 +256,13 @@ def evaluate(scores, resamples, out, **settings) -> int:
       humanclap evaluate scores.csv RELATE/scores/REL.csv
       humanclap evaluate clap=scores.csv llm=answers.jsonl ratings.csv --scale 1 5 --baseline clap --out judged/
     """
-    from .judge import judge
+    from .judge import by_name, judge
 
     *given, ratings = scores
     if not given:
         raise ValueError("two tables are needed: SCORES and, last, RATINGS")
-    parts = [entry.rpartition("=") if not Path(entry).exists() else ("", "", entry) for entry in given]
-    named = {name or Path(path).name.split(".")[0]: expanded(path) for name, _, path in parts}
-    if len(named) < len(given):
-        raise ValueError("two score tables have one name: name them, name=scores.csv")
+    parts = [("", "", entry) if "=" not in entry or Path(entry).exists() else entry.partition("=") for entry in given]
+    named = by_name((name, expanded(path)) for name, _, path in parts)
     folder = expanded(out) if out else None
     if folder is not None and folder.exists() and not folder.is_dir():
         raise NotADirectoryError(f"--out {out} is a file; a folder is needed")

@@ -17,7 +17,8 @@ import pandas as pd
 
 from . import evaluate, relate, tables
 from .checks import choice, listed, number
-from .files import expanded, write_text
+from .download import RELATE_SHA256
+from .files import expanded, sha256_of, write_text
 from .rated_sets import load_rated_set
 from .tables import Table, TableError, clip_name, read_table
 
@@ -96,19 +97,7 @@ class Judgement:
 
     def summary(self) -> dict:
         """All numbers as plain JSON: by score and metric value, low, high, floor, ceiling, difference, p_holm."""
-        columns = [
-            "value",
-            "low",
-            "high",
-            "n",
-            "floor",
-            "ceiling",
-            "difference",
-            "diff_low",
-            "diff_high",
-            "p_holm",
-            "note",
-        ]
+        columns = "value low high n floor ceiling difference diff_low diff_high p_holm note".split()
         scores: dict[str, dict] = {}
         for row in self.overall.astype(object).where(self.overall.notna(), None).to_dict("records"):
             scores.setdefault(row["model"], {})[row["metric"]] = {name: row[name] for name in columns}
@@ -165,7 +154,7 @@ def judge(
     known = pd.concat(
         [rated.test.assign(part="test"), rated.train.assign(part="train"), rated.anchors.assign(part="anchor")]
     )
-    named = scores if isinstance(scores, Mapping) else {_stem(path): path for path in scores}
+    named = dict(scores) if isinstance(scores, Mapping) else by_name(("", path) for path in scores)
     found, notes, unscored = [], list(rated.notes), 0
     for name, path in named.items():
         part, said, missing = _joined(read_table(path), name, score_column, known)
@@ -224,16 +213,22 @@ def read_rated(path: str | os.PathLike, scale: tuple[float, float] = (0, 10), ma
         ratings = relate.load_ratings(path)
         screening = relate.screen_listeners(ratings, max_anchor_mean)
         anchors = ratings[ratings["is_anchor"] & (ratings["split"] == "test")].drop_duplicates(KEY)
-        return _rated(
-            relate.aggregate_pairs(screening.ratings), screening.ratings, anchors, "RELATE ratings", [str(screening)]
-        )
+        pairs = relate.aggregate_pairs(screening.ratings)
+        return _rated(pairs, screening.ratings, anchors, relate_label(path), [str(screening)])
     if table is not None and "rating" not in table.header and any(name in table.header for name in MEANS):
-        pairs = _means(table, scale)
-        return _rated(
-            pairs, None, pairs[:0], f"mean ratings of {_stem(path)}", [f"{len(pairs):,} mean ratings", *table.notes]
-        )
+        pairs, data = _means(table, scale), sorted(set(table.columns.get("data", ())))
+        label = f"mean ratings of {_stem(path)}" + (f" ({', '.join(data)})" if data else "")  # "synthetic" stays said
+        return _rated(pairs, None, pairs[:0], label, [f"{len(pairs):,} mean ratings", *table.notes])
     found = load_rated_set(path, scale=scale, need_audio=False)
     return _rated(found.pairs, found.ratings, found.pairs[:0], found.label, list(found.notes))
+
+
+def relate_label(csv: Path) -> str:
+    """What a REL.csv holds, by its content and not by its name: "RELATE ratings", "synthetic", or whose ratings."""
+    if sha256_of(csv) == RELATE_SHA256:
+        return "RELATE ratings"
+    folder = csv.resolve().parent.parent
+    return "synthetic" if (folder / "synthetic.json").is_file() else f"ratings of {folder.name}"
 
 
 def _rated(
@@ -436,6 +431,19 @@ def _is_number(value: str) -> bool:
         return value == "nan" or bool(np.isfinite(float(value)))
     except ValueError:
         return False
+
+
+def by_name(tables: Iterable[tuple[str, str | os.PathLike]]) -> dict[str, str | os.PathLike]:
+    """Score tables by name, "" standing for the file's; TableError where two have one name."""
+    named: dict[str, str | os.PathLike] = {}
+    for name, path in tables:
+        name = name or _stem(path)
+        if name in named:
+            raise TableError(
+                f"two score tables are called {name!r}: {named[name]} and {path}; name them, name=scores.csv"
+            )
+        named[name] = path
+    return named
 
 
 def _stem(path: str | os.PathLike) -> str:

@@ -33,11 +33,12 @@ _SHOWN = 3
 @dataclass(frozen=True)
 class Layout:
     """Pairs as they were read: `pairs` has the columns of the input, letter for letter, with audio (relative to `root`),
-    text and, where there are several, system; `notes` says how, in sentences."""
+    text and, where there are several, system; `lines` is where each row comes from; `notes` says how, in sentences."""
 
     pairs: pd.DataFrame = field(repr=False)
     root: Path
     notes: list[str]
+    lines: list[int] = field(repr=False)
 
 
 def read_layout(
@@ -54,61 +55,60 @@ def read_layout(
         Kaldi's wav.scp (with `captions`, its text file), or a folder with a .txt beside each clip.
     root: the folder of the clips; None: the working directory, or the folder that is the source.
     audio: the column of the clips, or a template over the columns, such as "{audiocap_id}.wav"; {row} counts from 0 and
-        {line} from 1. None: the first of CLIP that the table has, else the first of CLIP_TEMPLATES whose columns it has.
+        {line} from 1. None: of the columns of CLIP and the templates of CLIP_TEMPLATES that the table has, the first that
+        names a file, else the first.
     text: the column of the captions; None: the first of TEXT, or caption_1, caption_2, ..., which make a row each.
     systems: folder of each system by name; every system has a clip for every row, below its folder.
 
-    A clip without its ending is found where exactly one file fits; with a column system, in the system's folder, too. Raises TableError for a table that can't be read so,
-    with the line and what to do; FileNotFoundError.
+    A clip without its ending is found where exactly one file fits; with a column system, in the system's folder, too.
+    Raises TableError for a table that can't be read so, with the line and what to do; FileNotFoundError.
     """
     place = expanded(source)
-    if place.is_dir():
-        if audio or text or systems:
-            raise TableError(f"{source} is a folder: its clips have their captions in .txt files, and no columns")
-        table, root = _sidecars(place), place
-    elif captions is not None:
-        table = _kaldi(place, expanded(captions))
-    elif place.suffix.lower() in _LISTS:
-        table = _bar_list(place)
-    else:
-        table = read_table(source)
+    if place.is_dir() and (root or audio or text or systems):
+        raise TableError(f"{source} is a folder: its clips lie in it, with their captions in .txt files")
+    table, root = _opened(place, captions), place if place.is_dir() else expanded(root or ".")
     table.need((), row="pair")
-    root, notes = expanded(root or "."), list(table.notes)
     texts, said = _captions(table, text)
-    names, template = _names(table, audio)
-    frame = table.frame()
-    frame["audio"], frame["text"] = names, ""
-    rows = [frame.assign(text=[value.strip() for value in table.columns[column]]) for column in texts]
-    lines = table.lines * len(texts)
+    template, names = _named(table, audio, [root / expanded(folder) for folder in (systems or {"": "."}).values()])
+    made = {"audio": template, "text": texts[0], **({"system": ""} if systems else {})}
+    made |= {"caption_number": ""} if len(texts) > 1 else {}
+    if replaced := [name for name, column in made.items() if name in table.header and name != column]:
+        raise TableError(f"{table.path}, line 1: column {replaced[0]!r} would be replaced; rename it or leave it out")
+    rows = [table.frame().assign(audio=names, text=table.stripped(column)) for column in texts]
     if len(texts) > 1:
         rows = [part.assign(caption_number=str(number)) for number, part in enumerate(rows, start=1)]
-    pairs = pd.concat(rows, ignore_index=True)
+    pairs, lines = pd.concat(rows, ignore_index=True), table.lines * len(texts)
     for column, what in (("audio", "a path must not be empty"), ("text", "a caption must not be empty")):
         if (empty := pairs[column].str.strip() == "").any():
             line = lines[int(empty.to_numpy().argmax())]
             raise TableError(f"{table.path}, line {line}, column {column!r}: '' is not allowed; {what}")
+    asked = pairs["audio"]
     if systems:
         parts = []
         for name, folder in systems.items():
             finder = _Finder(root / expanded(folder), table)
-            found = [finder.find(clip, line) for clip, line in zip(pairs["audio"], lines)]
-            parts.append(pairs.assign(audio=[os.path.join(folder, clip) for clip in found], system=name))
-        pairs = pd.concat(parts, ignore_index=True)
+            found = [os.path.join(folder, finder.find(clip, line)) for clip, line in zip(asked, lines)]
+            parts.append(pairs.assign(audio=found, system=name))
+        pairs, lines = pd.concat(parts, ignore_index=True), lines * len(parts)
     else:
         finder, of_system = _Finder(root, table), pairs.get("system", pd.Series("", index=pairs.index)).str.strip()
-        pairs["audio"] = [finder.find(*row) for row in zip(pairs["audio"], lines, of_system)]
-    first = pairs.iloc[0]
-    if template != "audio" or texts != ["text"] or systems or place.suffix.lower() in _LISTS or place.is_dir():
-        notes.append(
-            f"{table.path.name}: clips from {template!r}, captions from {said}; the first pair is {first['audio']} | {first['text']}"
-        )
-    ahead = [*(["system"] if systems else []), "audio", "text"]
-    kept = (
-        pairs.columns
-        if "audio" in table.header and "text" in table.header and not systems
-        else [*ahead, *(c for c in pairs if c not in ahead)]
-    )
-    return Layout(pairs[list(kept)], root, notes)
+        pairs["audio"] = [finder.find(*row) for row in zip(asked, lines, of_system)]
+    notes, changed = list(table.notes), 0 if systems else int((pairs["audio"] != asked).sum())
+    is_plain = template == "audio" and texts == ["text"] and not (systems or captions or place.is_dir() or changed)
+    if not is_plain or place.suffix.lower() in _LISTS:
+        how = f"{table.path.name}: clips from {template!r}, captions from {said}"
+        how += f", {changed:,} clips found by their names without the ending or in the system's folder" * bool(changed)
+        notes.append(f"{how}; the first pair is {pairs['audio'][0]} | {pairs['text'][0]}")
+    ahead = [name for name in ("system", "audio", "text") if name in pairs and name not in table.header]
+    return Layout(pairs[[*ahead, *(name for name in pairs if name not in ahead)]], root, notes, lines)
+
+
+def _opened(place: Path, captions: str | os.PathLike | None) -> Table:
+    if place.is_dir():
+        return _sidecars(place)
+    if captions is not None:
+        return _kaldi(place, expanded(captions))
+    return _bar_list(place) if place.suffix.lower() in _LISTS else read_table(place)
 
 
 def visible(root: Path, suffixes: tuple[str, ...] = AUDIO_SUFFIXES) -> list[Path]:
@@ -153,32 +153,54 @@ def _captions(table: Table, text: str | None) -> tuple[list[str], str]:
     return numbered, f"{len(numbered)} columns, {numbered[0]!r} to {numbered[-1]!r}, a row each"
 
 
-def _names(table: Table, audio: str | None) -> tuple[list[str], str]:
-    """What names the clip of each row, and the template or column that it comes from."""
-    if audio is None:
-        audio = next((name for name in CLIP if name in table.header), None)
-        audio = audio or next((t for t in CLIP_TEMPLATES if set(_fields(t)) <= set(table.header)), None)
-        if audio is None:
-            raise TableError(
-                f"{table.path}, line 1: no column of clips ({', '.join(CLIP)}); it has: {', '.join(table.header)}. Name the "
-                "clips with --audio COLUMN, or with a template such as --audio '{id}.wav' or 'output_{row}.wav'"
-            )
+def _named(table: Table, audio: str | None, roots: list[Path]) -> tuple[str, list[str]]:
+    """The column or template that names the clips, and the names."""
+    if audio is not None:
+        return audio, _names(table, audio)
+    known = [name for name in CLIP if name in table.header]
+    known += [template for template in CLIP_TEMPLATES if set(_fields(template)) <= set(table.header)]
+    if not known:
+        raise TableError(
+            f"{table.path}, line 1: no column of clips ({', '.join(CLIP)}); it has: {', '.join(table.header)}. Name the "
+            "clips with --audio COLUMN, or with a template such as --audio '{id}.wav' or 'output_{row}.wav'"
+        )
+    candidates = {template: _names(table, template) for template in known}
+    finders = [_Finder(root, table) for root in roots]
+    for template, names in candidates.items() if len(known) > 1 and known[0] != "audio" else ():
+        if any(finder.has(name) for finder in finders for name in names):
+            return template, names
+    return known[0], candidates[known[0]]
+
+
+def _names(table: Table, audio: str) -> list[str]:
+    """The name of each row's clip, from a column or a template."""
     if audio in table.header:
-        return [clip_name(name) for name in table.columns[audio]], audio
+        return [clip_name(name) for name in table.columns[audio]]
     if "{" not in audio:
         raise TableError(f"{table.path} has no column {audio!r} (--audio); it has: {', '.join(table.header)}")
     try:
-        unknown = [name for name in _fields(audio) if name not in (*table.header, "row", "line")]
+        fields = _fields(audio)
+        if unknown := [name for name in fields if name not in (*table.header, "row", "line")]:
+            has = ", ".join(table.header)
+            raise TableError(
+                f"--audio {audio!r} names {', '.join(map(repr, unknown))}; {table.path} has: {has}, and row and line count"
+            )
+        if not fields:
+            raise TableError(f"--audio {audio!r} names no column; write it as '{{id}}.wav'")
+        rows = range(len(table.lines))
+        values = {"row": rows, "line": [row + 1 for row in rows], **table.columns}
+        parts = list(string.Formatter().parse(audio))
+        # Put together here: str.format would look into a name such as "File.Name" or "a[0]".
+        return [
+            clip_name(
+                "".join(t + ("" if name is None else format(values[name][row], spec)) for t, name, spec, _ in parts)
+            )
+            for row in rows
+        ]
     except ValueError as error:
+        if isinstance(error, TableError):
+            raise
         raise TableError(f"--audio {audio!r} is no template: {error}; write it as '{{id}}.wav'") from error
-    if unknown or not _fields(audio):
-        what = f"names {', '.join(map(repr, unknown))}" if unknown else "names no column"
-        raise TableError(
-            f"--audio {audio!r} {what}; {table.path} has: {', '.join(table.header)}, and row and line count"
-        )
-    rows = [dict(zip(table.header, values)) for values in zip(*table.columns.values())]
-    counts = [{"row": row, "line": row + 1} for row in range(len(rows))]
-    return [clip_name(audio.format_map({**count, **row})) for count, row in zip(counts, rows)], audio
 
 
 def _fields(template: str) -> list[str]:
@@ -201,13 +223,21 @@ class _Finder:
                 return found
         return name
 
+    def has(self, name: str) -> bool:
+        """Whether some file may be meant by `name`."""
+        folder, _, stem = name.rpartition("/")
+        return (self._root / expanded(name)).is_file() or stem in self._stems(folder)
+
+    def _stems(self, folder: str) -> dict[str, list[str]]:
+        if folder not in self._folders:
+            self._folders[folder] = _by_stem(self._root / expanded(folder or "."))
+        return self._folders[folder]
+
     def _there(self, name: str, line: int) -> str | None:
         if (self._root / expanded(name)).is_file():
             return name
         folder, _, stem = name.rpartition("/")
-        if folder not in self._folders:
-            self._folders[folder] = _by_stem(self._root / expanded(folder or "."))
-        fits = self._folders[folder].get(stem, [])
+        fits = self._stems(folder).get(stem, [])
         if len(fits) > 1:
             raise TableError(
                 f"{self._table.path}, line {line}: {name} fits {' and '.join(sorted(fits)[:2])} in {self._root / folder}; "
@@ -235,7 +265,8 @@ def _lines(path: Path) -> list[tuple[int, str]]:
         content = path.read_text(encoding="utf-8-sig")
     except UnicodeDecodeError as error:
         raise TableError(f"{path} is not text in UTF-8 ({error}); save it again as UTF-8") from error
-    return [(number, line) for number, line in enumerate(content.splitlines(), start=1) if line.strip()]
+    lines = enumerate(content.split("\n"), start=1)  # a caption may hold any other break
+    return [(number, line.rstrip("\r")) for number, line in lines if line.strip()]
 
 
 def _bar_list(path: Path) -> Table:
@@ -258,7 +289,7 @@ def _kaldi(scp: Path, captions: Path) -> Table:
     for path in (scp, captions):
         parts[path] = {}
         for number, line in _lines(path):
-            name, _, value = line.strip().partition(" " if " " in line.strip() else "\t")
+            name, value = (*line.split(None, 1), "")[:2]
             if not value.strip() or name in parts[path]:
                 what = "is there twice" if name in parts[path] else "has nothing behind it"
                 raise TableError(

@@ -235,11 +235,11 @@ def _from_json(path: Path, error: type[ValueError], text: str) -> Table:
     """Objects of texts, numbers, true, false and null (an empty text); a name that an object lacks is empty there."""
     how = {"parse_int": JsonNumber, "parse_float": JsonNumber, "parse_constant": JsonNumber, "object_pairs_hook": _once}
     records, lines, header = [], [], {}
-    if text.lstrip().startswith("{") and (whole := _inner_list(text, how)) is not None:
-        text = whole
-    for line, part in enumerate([text] if text.lstrip().startswith("[") else text.split("\n"), start=1):
+    inner = _inner_list(text, how) if text.lstrip().startswith("{") else None
+    whole = inner is not None or text.lstrip().startswith("[")
+    for line, part in enumerate([text] if whole else text.split("\n"), start=1):
         try:
-            parsed = json.loads(part, **how) if part.strip() else []
+            parsed = inner or (json.loads(part, **how) if part.strip() else [])
         except (ValueError, RecursionError) as problem:
             raise error(f"{path}, line {line} is not JSON, one object per line: {problem}") from problem
         for place, record in enumerate(parsed, start=1) if isinstance(parsed, list) else [(line, parsed)]:
@@ -254,14 +254,14 @@ def _from_json(path: Path, error: type[ValueError], text: str) -> Table:
     return Table(path, error, {name: [_cell(record.get(name)) for record in records] for name in header}, lines)
 
 
-def _inner_list(text: str, how: dict) -> str | None:
+def _inner_list(text: str, how: dict) -> list | None:
     """The list of a JSON object that holds one list of objects and nothing else, such as {"data": [...]}."""
     try:
         parsed = json.loads(text, **how)
     except (ValueError, RecursionError):
         return None
     (value, *others) = parsed.values() if parsed else (None,)
-    return json.dumps(value) if not others and isinstance(value, list) and value else None
+    return value if not others and isinstance(value, list) and value else None
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

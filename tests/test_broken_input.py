@@ -621,13 +621,13 @@ folder_of("an empty prompt", own_clips(a_wav="", a_txt=""), "a.txt is empty; wri
 prompts_of(
     "prompts of another folder",
     own_clips("audio,text\n../a.wav,rain\n"),
-    "list.csv: '../a.wav' must be relative",
+    "list.csv, line 2: ../a.wav must be relative",
     "below",
 )
 prompts_of(
     "a prompt twice",
     own_clips("audio,text\na.wav,rain\na.wav,rain\n"),
-    "list.csv: a.wav with this prompt",
+    "list.csv, line 3: a.wav with this prompt",
     "there twice; keep one",
 )
 folder_of("notebook 04 before 03", notebook_04, "is not there", "run that", does="papermill 04_breakdowns.ipynb …")

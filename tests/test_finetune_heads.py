@@ -11,7 +11,7 @@ import torch
 from finetune_small import make_clap, make_corpus
 
 from humanclap import load_clap, score_pairs
-from humanclap.finetune import FinetuneConfig, Trainer, finetune, finetune_variants, prepare
+from humanclap.finetune import FinetuneConfig, Trainer, data, finetune, finetune_variants, prepare
 from humanclap.finetune.train import make_optimizer, reproducible
 
 CPU = torch.device("cpu")
@@ -91,3 +91,27 @@ def test_variants_train_heads_side_by_side_to_the_same_bytes(material, tmp_path)
         assert (two.results[run].checkpoint / "model.safetensors").read_bytes() == (
             result.checkpoint / "model.safetensors"
         ).read_bytes()
+
+
+def test_clips_are_not_decoded_far_ahead_of_the_tower(material, monkeypatch):
+    root, clap, train, _ = material
+    made, passed, most = 0, 0, 0
+    features, pooled = type(clap).audio_features, data._pooled
+
+    def counted(self, paths):
+        nonlocal made, most
+        made += 1
+        most = max(most, made - passed)
+        return features(self, paths)
+
+    def slow(given, name, inputs):
+        nonlocal passed
+        passed += len(next(iter(inputs.values()))) if name == "audio" else 0
+        return pooled(given, name, inputs)
+
+    monkeypatch.setattr(type(clap), "audio_features", counted)
+    monkeypatch.setattr(data, "_pooled", slow)
+    monkeypatch.setattr(data, "_AHEAD", 2)
+    monkeypatch.setattr(data, "_AT_ONCE", 3)
+    prepare(clap, train, root, False, trains="heads")
+    assert made == len(train) and most <= 2 + 3 + 1

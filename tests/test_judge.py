@@ -11,7 +11,7 @@ from scipy import stats
 
 from humanclap import evaluate, relate
 from humanclap.cli import main
-from humanclap.judge import NEVER_LISTENS, judge
+from humanclap.judge import NEVER_LISTENS, judge, relate_label
 from humanclap.tables import TableError
 
 FEW = {"n_resamples": 200}
@@ -158,3 +158,34 @@ def test_the_command_writes_every_format_and_says_what_it_found(plain, capsys):
     assert "two tables are needed" in capsys.readouterr().err
     assert main([*command, "--baseline", "clap"]) == 2
     assert "baseline must be" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_tables_of_one_name_are_refused_and_a_path_may_hold_an_equals_sign(plain, capsys):
+    folder, _, scores = plain
+    (folder / "n=3").mkdir()
+    scores.to_csv(folder / "n=3" / "scores.csv", index=False)
+    with pytest.raises(TableError, match="two score tables are called 'scores'"):
+        judge([folder / "scores.csv", folder / "n=3" / "scores.csv"], folder / "ratings.csv", **FEW)
+    command = [
+        "evaluate",
+        str(folder / "scores.csv"),
+        f"llm={folder / 'n=3' / 'scores.csv'}",
+        str(folder / "ratings.csv"),
+    ]
+    assert main([*command, "--resamples", "100"]) == 0
+    assert "\nllm: SRCC" in capsys.readouterr().out
+
+
+def test_synthetic_ratings_are_called_synthetic(plain, relate_root, tmp_path):
+    folder, ratings, _ = plain
+    ratings.rename(columns={"rating": "mean_rating"}).assign(data="synthetic").to_csv(folder / "means.csv", index=False)
+    assert (
+        judge({"mine": folder / "scores.csv"}, folder / "means.csv", **FEW).label == "mean ratings of means (synthetic)"
+    )
+    assert relate_label(relate_root / "scores" / "REL.csv") == "RELATE ratings"
+    (tmp_path / "corpus" / "scores").mkdir(parents=True)
+    csv = tmp_path / "corpus" / "scores" / "REL.csv"
+    csv.write_text("wavname\n")
+    assert relate_label(csv) == "ratings of corpus"
+    (tmp_path / "corpus" / "synthetic.json").write_text("{}")
+    assert relate_label(csv) == "synthetic"

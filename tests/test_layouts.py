@@ -12,6 +12,7 @@ from finetune_small import make_clap
 
 from humanclap.cli import main
 from humanclap.layouts import read_layout
+from humanclap.tables import TableError, write_table
 
 IDS = ("-a1_x", "007", "c 3")
 CAPTIONS = ("rain", "a dog, then a cat", "None")
@@ -60,6 +61,9 @@ CSV = "".join(f'{name},"{text}"\n' for name, text in ROWS)
     ("name", "content", "more"),
     [
         ("audiocaps.csv", "audiocap_id,youtube_id,start_time,caption\n" + "".join(f'{i},y,0,"{t}"\n' for i, t in ROWS), ()),
+        ("dotted.csv", "File.Name,the text[0]\n" + CSV, ("--audio", "{File.Name}.wav", "--text", "the text[0]")),
+        ("padded.txt", "".join(f"{t}\n" for _, t in ROWS), ("--audio", "output_{row:01d}.wav")),
+        ("youtube.csv", "audiocap_id,youtube_id,start_time,caption\n" + "".join(f'9{n},output,{n},"{t}"\n' for n, (_, t) in enumerate(ROWS)), ()),
         ("musiccaps.csv", "ytid,start_s,caption\n" + "".join(f'{i},0,"{t}"\n' for i, t in ROWS), ()),
         ("names.csv", "name,caption\n" + CSV, ()),
         ("ids.tsv", "clip_id\tsaid\n" + "".join(f"{i}\t{t}\n" for i, t in ROWS), ("--audio", "{clip_id}.wav", "--text", "said")),
@@ -87,6 +91,35 @@ def test_kaldi_is_joined_by_id(clips):
     write(root, "wav.scp", "".join(f"u{n} {i}.wav\n" for n, (i, _) in enumerate(ROWS)))
     write(root, "text", "".join(f"u{n} {t}\n" for n, (_, t) in reversed(list(enumerate(ROWS)))))
     assert score(root, "wav.scp", str(root / "text"))[0] == plain
+
+
+def test_kaldi_with_tabs_and_captions_with_odd_breaks(clips, tmp_path):
+    root, _ = clips
+    scp = tmp_path / "wav.scp"
+    scp.write_text("u1\t-a1_x.wav\nu2   007.wav\n")
+    (tmp_path / "text").write_text("u1\ta dog barks\nu2   rain\u2028and wind\n")
+    found = read_layout(scp, root, tmp_path / "text")
+    assert found.pairs[["audio", "text"]].values.tolist() == [
+        ["-a1_x.wav", "a dog barks"],
+        ["007.wav", "rain\u2028and wind"],
+    ]
+
+
+def test_what_would_be_replaced_is_refused_and_numbers_stay_numbers(clips, tmp_path):
+    root, _ = clips
+    (tmp_path / "two.csv").write_text("file,text,caption\n007.wav,mine,rain\n")
+    with pytest.raises(TableError, match="line 1: column 'text' would be replaced; rename it"):
+        read_layout(tmp_path / "two.csv", root, text="caption")
+    assert read_layout(tmp_path / "two.csv", root).pairs["text"].tolist() == ["mine"]
+    (tmp_path / "data.json").write_text('{"data": [{"wav": "007", "caption": "rain", "year": 2020, "share": 0.50}]}')
+    found = read_layout(tmp_path / "data.json", root)
+    write_table(found.pairs, tmp_path / "out.jsonl")
+    assert (tmp_path / "out.jsonl").read_text() == (
+        '{"audio": "007.wav", "text": "rain", "wav": "007", "caption": "rain", "year": 2020, "share": 0.50}\n'
+    )
+    assert "1 clips found by their names without the ending" in found.notes[-1]
+    with pytest.raises(TableError, match="is a folder: its clips lie in it"):
+        read_layout(root / "generated" / "one", root)
 
 
 def test_a_folder_with_sidecars_is_scored_and_what_is_alone_is_counted(clips, tmp_path, capsys):

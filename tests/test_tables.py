@@ -86,7 +86,7 @@ def test_one_table_in_many_forms(read, name, content):
         ("audio,text\na,b\n".encode("utf-16"), "it is UTF-16"),
         (b"PK\x03\x04" + bytes(50), "a spreadsheet or another zip; export it as CSV UTF-8"),
         (b"\x1f\x8b\x08broken", "can't be unpacked"),
-        (gzip.compress(b"audio,text\na,b\n" * 99)[:-20], "can't be unpacked .* cut short"),
+        (gzip.compress(b"audio,text\na,b\n" * 99, mtime=0)[:-20], "can't be unpacked .* cut short"),
     ],
 )  # fmt: skip
 def test_what_would_move_a_value_to_another_row_or_column_is_refused_with_its_line(read, content, message):

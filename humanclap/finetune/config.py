@@ -42,8 +42,8 @@ class FinetuneConfig:
         clamped to 1-100 after each step. False leaves it as the base has it, outside that range too. ClapModel's
         logit_scale_t has no part in the loss and stays as it was.
     trains: paper, "all". "heads" trains the projections and the temperature only: the towers stay as they are, in eval
-        mode, so their outputs are computed once for each clip and caption (`prepare(..., trains="heads")`), and a
-        training takes seconds on a CPU. What comes out is an ordinary ClapModel.
+        mode, so their outputs are computed once for each clip and caption (`prepare(..., trains="heads")`), and no
+        step goes through them. What comes out is an ordinary ClapModel.
     towers: not stated; "both", or only the "audio" or "text" tower with its projection, the other in eval mode.
     distinct_captions: not stated. True avoids two pairs with one caption in a batch, where the second clip would
         be a false negative. LAION's training draws at random.

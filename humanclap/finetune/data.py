@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
+from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -222,6 +223,7 @@ def _features(clap, paths: list[Path], progress: bool, cache_dir) -> dict[str, t
 
 POOLED = "pooled"
 _AT_ONCE = 16  # clips or captions through a tower
+_AHEAD = 32  # clips that are decoded ahead
 
 
 @torch.inference_mode()
@@ -290,9 +292,18 @@ def _of_each(paths: list[Path], work: Callable[[Path], T], progress: bool = Fals
         except OSError as error:
             return AudioError(path, error.strerror or str(error).removeprefix(f"{path} "))
 
+    def ahead(pool: ThreadPoolExecutor) -> Iterator[T | AudioError]:
+        """Results in order, a few dozen of them made ahead: whoever takes them may be slower, and clips are large."""
+        waiting: deque = deque()
+        for path in paths:
+            waiting.append(pool.submit(tried, path))
+            if len(waiting) > _AHEAD:
+                yield waiting.popleft().result()
+        yield from (future.result() for future in waiting)
+
     bad = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        for result in tqdm(pool.map(tried, paths), "audio features", len(paths), unit="clip", disable=not progress):
+        for result in tqdm(ahead(pool), "audio features", len(paths), unit="clip", disable=not progress):
             if isinstance(result, AudioError):
                 bad.append(result)
             else:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 
 from humanclap import download, evaluate, relate, tables
-from humanclap.files import expanded, sha256_of
+from humanclap.files import expanded
+from humanclap.judge import relate_label
 from humanclap.losses import clap_score
 from humanclap.rated_sets import RatedSet, load_rated_set
 from humanclap.score import score_pairs
@@ -209,12 +210,12 @@ def _named_ratings(folder: Path) -> RatingsSource:
             f"HUMANCLAP_RELATE is {str(folder)!r}, but scores/REL.csv is not in it. Set it to the folder that "
             "holds scores/REL.csv, or unset it to let the demo fetch that file"
         )
-    if sha256_of(csv) == download.RELATE_SHA256:
-        label, note = REAL, "real human ratings, the published file (checksum verified), from HUMANCLAP_RELATE"
-    elif (folder / "synthetic.json").is_file():
-        label, note = SYNTHETIC, "a synthetic corpus, from the folder that HUMANCLAP_RELATE names"
-    else:
-        label, note = f"ratings of {folder.name}", "not the published RELATE file: its own ratings, unchecked"
+    label = relate_label(csv)
+    notes = {
+        REAL: "real human ratings, the published file (checksum verified), from HUMANCLAP_RELATE",
+        SYNTHETIC: "a synthetic corpus, from the folder that HUMANCLAP_RELATE names",
+    }
+    note = notes.get(label, "not the published RELATE file: its own ratings, unchecked")
     return RatingsSource(csv, _listeners(folder), label, note)
 
 

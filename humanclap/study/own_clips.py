@@ -89,9 +89,8 @@ def own_clips(run: Study, audio_folder: str = "", prompts: str = "", seed: int =
         raise OwnClipsError(str(error)) from None
     kept = [name for name in ("audio", "text", "system") if name in found.pairs]
     pairs, unread = found.pairs[kept], [name for name in found.pairs if name not in (*kept, *CLIP, *TEXT)]
-    unasked = (
-        sorted(set(files) - set(pairs["audio"])) if prompts else []
-    )  # without a table they are in the notes already
+    # without a table they are in the notes already
+    unasked = sorted(set(files) - set(pairs["audio"])) if prompts else []
     absent = [name for name in pairs["audio"].drop_duplicates() if not (root / name).is_file()]
     notes = found.notes + [f"columns not read: {', '.join(unread)}"] * bool(unread)
     notes += [f"{len(unasked)} clips have no prompt and are not scored: {_some(unasked)}"] * bool(unasked)
@@ -102,14 +101,17 @@ def own_clips(run: Study, audio_folder: str = "", prompts: str = "", seed: int =
 def _with_prompts(root: Path, prompts: str | Path) -> Layout:
     """A table's prompts with their clips below `root`; a row for each system where each has a folder of its own."""
     found = read_layout(prompts, root)
-    names = found.pairs["audio"]
-    if not (below := names.map(stays_below)).all():
-        raise TableError(f"{prompts}: {names[~below].iloc[0]!r} must be relative to audio_folder and stay below it")
-    if (twice := found.pairs.duplicated([name for name in ("audio", "text", "system") if name in found.pairs])).any():
-        raise TableError(f"{prompts}: {names[twice].iloc[0]} with this prompt is there twice; keep one line")
-    if "system" in found.pairs:
-        if (found.pairs["system"].str.strip() == "").any():
-            raise TableError(f"{prompts}: name the system in every line, or in none")
+    pairs = found.pairs
+    whole = [name for name in ("audio", "text", "system") if name in pairs]
+    for bad, why in (
+        (~pairs["audio"].map(stays_below), "must be relative to audio_folder and stay below it"),
+        (pairs.duplicated(whole), "with this prompt is there twice; keep one line"),
+        (pairs.get("system", pairs["audio"]).str.strip() == "", "has no system; name one in every line, or in none"),
+    ):
+        if bad.any():
+            row = int(bad.to_numpy().argmax())
+            raise TableError(f"{prompts}, line {found.lines[row]}: {pairs['audio'][row]} {why}")
+    if "system" in pairs:
         return found
     if _any_there(found) or not any(path.is_dir() for path in root.iterdir()):
         return found
