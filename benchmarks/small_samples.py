@@ -1,6 +1,6 @@
 """How often do the tests find a difference where there is none, with few prompts or captions?
 
-    python benchmarks/small_samples.py             # writes small_samples.md: some 4 minutes of one core
+    python benchmarks/small_samples.py             # writes small_samples.md: more than 20 minutes of one core
     python benchmarks/small_samples.py --share 0.1  # a tenth of the simulations, printed only
 
 A test at level α should reject a true null in at most a share α of studies. Notebook 05 compares two systems on their

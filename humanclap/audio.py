@@ -149,9 +149,8 @@ def _decoded(path: str | os.PathLike, sample_rate: int | None, seconds: float | 
         # libsndfile's own text begins with the path, which AudioError carries already. TypeError: soundfile
         # takes ".raw" for samples without a header and asks for their rate.
         detail = " ".join(str(getattr(error, "error_string", error)).split()).rstrip(".")
-        detail = (
-            "no sound is found in it" if detail.startswith("File does not exist") else detail
-        )  # it does: an MP3's header
+        if detail.startswith("File does not exist"):  # it does: the beginning of an MP3
+            detail = "no sound is found in it"
         if "malformed" in detail:  # a CAF that was cut anywhere, an OGG at its beginning
             raise AudioError(path, f"cut short or damaged ({detail}); copy it again") from error
         raise AudioError(path, f"not readable as audio ({detail}); make it a WAV, FLAC, OGG or MP3") from error
