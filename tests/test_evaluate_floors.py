@@ -8,7 +8,7 @@ import pytest
 from scipy import stats
 
 from humanclap import relate
-from humanclap.evaluate import blind_baselines, blind_predictions, strongest_blind
+from humanclap.evaluate import blind_baselines, blind_predictions, cross_fitted_blind, strongest_blind
 from humanclap.evaluate.floors import PENALTIES, RIDGE
 
 
@@ -90,6 +90,24 @@ def test_few_captions_have_no_ridge_to_choose_and_the_explained_floor_stays():
     train, test = worded(21, 0), worded(9, 1)
     floor = strongest_blind(train, test)
     assert floor.name == "words+temporal" and floor.cross_validated == {}
+
+
+def test_test_targets_are_not_read():
+    train, test = make_pairs(80, 0), make_pairs(50, 1)
+    blind = test.drop(columns="target")
+    pd.testing.assert_frame_equal(blind_predictions(train, test), blind_predictions(train, blind))
+    seen, unseen = strongest_blind(train, test), strongest_blind(train, blind)
+    assert seen.name == unseen.name and seen.predictions.equals(unseen.predictions)
+
+
+def test_cross_fitting_never_predicts_a_pair_from_its_own_caption():
+    pairs = make_pairs(120, 0)
+    own = (pairs["text"] == pairs["text"].iloc[0]).to_numpy()
+    changed = pairs.assign(target=pairs["target"].mask(own, pairs["target"] + 0.01))
+    before, after = (cross_fitted_blind(some) for some in (pairs, changed))
+    assert before.name == after.name == "system+words+temporal"  # the rule behind the targets
+    moved = (before.predictions != after.predictions).to_numpy()
+    assert not moved[own].any() and moved[~own].any()
 
 
 def test_baselines_are_correlations_in_each_subset():

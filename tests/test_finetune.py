@@ -636,6 +636,16 @@ def test_validation_is_in_float32_whatever_the_precision(clap, sets):
     assert np.array_equal(score, expected[1]) and np.array_equal(score, again[1])
 
 
+def test_float32_is_not_rounded_to_tf32_and_the_flags_come_back(clap, sets):
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = cudnn.allow_tf32, matmul.allow_tf32
+    seen = []
+    with reproducible(CPU):
+        trainer = Trainer(FinetuneConfig(), clap.model, *sets, CPU)
+        trainer.train_epoch(1, lambda step, loss: seen.append((cudnn.allow_tf32, matmul.allow_tf32)))
+    assert set(seen) == {(False, False)} and (cudnn.allow_tf32, matmul.allow_tf32) == before
+
+
 @pytest.mark.extra("laion")
 def test_a_laion_checkpoint_is_fine_tuned_and_goes_back_to_laion(tmp_path):
     """.pt -> ClapModel -> fine-tuning -> .pt -> ClapModel, by `humanclap convert`: all trained weights are there."""
