@@ -51,6 +51,16 @@ def test_it_equals_the_general_path_with_frozen_towers(material):
         assert torch.equal(values, before[name]) != is_head, name  # the heads have moved, nothing else has
 
 
+def test_every_caption_has_the_output_of_its_own_whatever_their_lengths(material):
+    root, clap, train, _ = material
+    texts = [f"a {'very ' * (i % 7)}loud bell {i}" for i in range(30)]
+    pooled = prepare(clap, train.assign(text=texts), root, progress=False, trains="heads").tokens["pooled"]
+    for text, row in zip(texts, pooled, strict=True):
+        with torch.inference_mode():
+            alone = clap.model.text_model(**clap.text_tokens([text])).pooler_output[0]
+        assert torch.allclose(row, alone, atol=1e-5), text
+
+
 def test_what_comes_out_is_an_ordinary_clapmodel_and_resumes(material, tmp_path):
     from transformers import ClapModel
 

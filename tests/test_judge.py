@@ -160,6 +160,18 @@ def test_the_command_writes_every_format_and_says_what_it_found(plain, capsys):
     assert "baseline must be" in capsys.readouterr().err.replace("\n", " ")
 
 
+def test_rows_whose_status_is_not_ok_have_no_score(plain, capsys):
+    folder, ratings, scores = plain
+    status = ["file not found", *["ok"] * 39]
+    scores.assign(status=status).to_csv(
+        folder / "scores.csv", index=False
+    )  # the number of a row that failed is no score
+    found = judge({"mine": folder / "scores.csv"}, folder / "ratings.csv", **FEW)
+    assert found.unscored == 1 and value(found, "srcc", column="n") == 39
+    assert main(["evaluate", str(folder / "scores.csv"), str(folder / "ratings.csv"), "--resamples", "100"]) == 1
+    assert "1 without a score" in capsys.readouterr().out
+
+
 def test_tables_of_one_name_are_refused_and_a_path_may_hold_an_equals_sign(plain, capsys):
     folder, _, scores = plain
     (folder / "n=3").mkdir()

@@ -25,7 +25,8 @@ def clips(tmp_path_factory):
     rng = np.random.default_rng(0)
     for number, name in enumerate(IDS):
         soundfile.write(root / f"{name}.wav", rng.normal(0, 0.1, 8000), 8000)
-        soundfile.write(root / f"output_{number}.wav", soundfile.read(root / f"{name}.wav")[0], 8000)
+        for copy in (f"output_{number}.wav", f"by_line_{number + 1}.wav"):
+            soundfile.write(root / copy, soundfile.read(root / f"{name}.wav")[0], 8000)
     for system in ("one", "two"):
         (root / "generated" / system).mkdir(parents=True)
         for name in IDS:
@@ -62,6 +63,7 @@ CSV = "".join(f'{name},"{text}"\n' for name, text in ROWS)
     [
         ("audiocaps.csv", "audiocap_id,youtube_id,start_time,caption\n" + "".join(f'{i},y,0,"{t}"\n' for i, t in ROWS), ()),
         ("dotted.csv", "File.Name,the text[0]\n" + CSV, ("--audio", "{File.Name}.wav", "--text", "the text[0]")),
+        ("lines_from_1.txt", "".join(f"{t}\n" for _, t in ROWS), ("--audio", "by_line_{line}.wav")),
         ("padded.txt", "".join(f"{t}\n" for _, t in ROWS), ("--audio", "output_{row:01d}.wav")),
         ("youtube.csv", "audiocap_id,youtube_id,start_time,caption\n" + "".join(f'9{n},output,{n},"{t}"\n' for n, (_, t) in enumerate(ROWS)), ()),
         ("musiccaps.csv", "ytid,start_s,caption\n" + "".join(f'{i},0,"{t}"\n' for i, t in ROWS), ()),
